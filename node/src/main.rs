@@ -1,0 +1,2 @@
+//! The murmir command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! murmir:// references.

@@ -1,0 +1,10 @@
+//! The disk: files, outboards, index, scan, state.
+
+pub mod files;
+pub mod index;
+pub mod lock;
+pub mod outboard;
+pub mod proof;
+pub mod scan;
+pub mod stage;
+pub mod state;

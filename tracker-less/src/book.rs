@@ -1,0 +1,1 @@
+//! The mirror book: who says that it holds a module.

@@ -1,0 +1,1 @@
+//! The newest verified head of a module, and forks.

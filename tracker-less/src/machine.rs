@@ -1,0 +1,1 @@
+//! All discovery decisions as one pure state machine.

@@ -1,0 +1,1 @@
+//! When a node says what it holds.
