@@ -1,4 +1,7 @@
-//! Signed records: canonical dag-cbor in an envelope of payload, key and signature.
+//! Signed records: canonical dag-cbor in an envelope of payload, key and signature. docs/FORMAT.md has the layouts.
+//!
+//! A record exists as a checked value only through verification: whoever holds a [`CheckedBundle`] or a
+//! [`CheckedNomination`] need not ask again.
 
 pub mod bundle;
 pub mod charter;
@@ -9,3 +12,13 @@ pub mod id;
 pub mod key;
 pub mod nomination;
 pub mod roster;
+
+pub use bundle::CheckedBundle;
+pub use charter::{Accepted, Charter};
+pub use envelope::{Envelope, Hash32, RecordError};
+pub use fresh::Fresh;
+pub use head::Head;
+pub use id::{Generation, IdError, ModuleId, ModuleName, PublisherId};
+pub use key::{PublicKey, SecretKey};
+pub use nomination::{CheckedNomination, Coverage, Nomination};
+pub use roster::{CheckedRoster, Roster};
