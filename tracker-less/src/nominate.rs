@@ -1,1 +1,73 @@
-//! When a node says what it holds.
+//! When a node says what it holds: at once, again before the word expires, and once more to take it back.
+
+use multiaddr::Multiaddr;
+
+use crate::record::nomination::MAX_ADDRESSES;
+use crate::record::{CheckedBundle, CheckedNomination, Coverage, Nomination, RecordError, SecretKey};
+
+/// How long a nomination lasts where the charter says nothing, seconds.
+const DEFAULT_LIFETIME: u64 = 24 * 3600;
+/// Bounds of what a charter may ask for, seconds.
+const LIFETIMES: std::ops::RangeInclusive<u64> = 60..=7 * 24 * 3600;
+
+/// One module that this node holds.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// The head of the generation held.
+    pub bundle: CheckedBundle,
+    /// How much of it.
+    pub coverage: Coverage,
+    /// When it was last said, seconds since the epoch; `issued` of the last nomination.
+    said: Option<u64>,
+}
+
+impl Held {
+    /// Not said yet.
+    pub fn new(bundle: CheckedBundle, coverage: Coverage, before: Option<&Self>) -> Self {
+        // `issued` must grow, also where one second brings two changes.
+        Self { bundle, coverage, said: before.and_then(|held| held.said) }
+    }
+
+    /// True if the last word is half over, or none was given.
+    pub fn is_due(&self, now: u64) -> bool {
+        self.said.is_none_or(|said| now >= said.saturating_add(self.lifetime() / 2) || now.saturating_add(60) < said)
+    }
+
+    /// The next nomination.
+    ///
+    /// # Errors
+    /// The record would not be valid.
+    pub fn nominate(
+        &mut self,
+        key: &SecretKey,
+        addresses: &[Multiaddr],
+        now: u64,
+    ) -> Result<CheckedNomination, RecordError> {
+        let issued = self.said.map_or(now, |said| now.max(said + 1));
+        let head = self.bundle.head();
+        let nomination = Nomination {
+            module: head.module,
+            epoch: head.epoch,
+            seq: head.seq,
+            root: head.root,
+            coverage: self.coverage,
+            addresses: addresses.iter().take(MAX_ADDRESSES).cloned().collect(),
+            http: Vec::new(),
+            rsync: Vec::new(),
+            region: String::new(),
+            contact: String::new(),
+            issued,
+            until: issued.saturating_add(self.lifetime()),
+        };
+        let checked = CheckedNomination::sign(key, &nomination)?;
+        self.said = Some(issued);
+        Ok(checked)
+    }
+
+    fn lifetime(&self) -> u64 {
+        match self.bundle.charter().nomination_for {
+            0 => DEFAULT_LIFETIME,
+            asked => asked.clamp(*LIFETIMES.start(), *LIFETIMES.end()),
+        }
+    }
+}
