@@ -270,7 +270,6 @@ impl Machine {
         match verdict {
             Verdict::Newest | Verdict::Fresher => {
                 if let Some(newest) = entry.heads.newest().cloned() {
-                    actions.push(Action::Gossip { module, payload: [&[BUNDLE], newest.bytes()].concat() });
                     actions.push(Action::Head { bundle: newest, newer: verdict == Verdict::Newest });
                 }
                 Judgement::Accept

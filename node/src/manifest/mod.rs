@@ -1,9 +1,13 @@
-//! The tree: pages, entries, paths. Pure.
+//! The tree: content ids, paths, entries, pages, walks. Pure: no I/O.
 
+pub mod content;
 pub mod diff;
 pub mod entry;
+pub mod glob;
 pub mod page;
 pub mod path;
 pub mod select;
 pub mod tree;
 pub mod walk;
+
+pub use content::ContentId;

@@ -6,6 +6,8 @@
 pub mod bundle;
 pub mod charter;
 pub mod envelope;
+#[cfg(test)]
+pub mod fixtures;
 pub mod fresh;
 pub mod head;
 pub mod id;
