@@ -8,15 +8,15 @@ use libp2p::{
     core::{ConnectedPoint, transport::ListenerId},
     gossipsub::{self, MessageAcceptance},
     identify, kad, mdns, ping,
-    swarm::{ConnectionId, DialError as SwarmDialError, SwarmEvent},
+    swarm::{ConnectionId, SwarmEvent},
 };
 
 use super::{
-    DialError, NetEvent,
+    NetEvent,
     address::Scope,
     behaviour::{BehaviourEvent, announceable, serves_dht},
     gossip,
-    run::{Run, answer, failure},
+    run::Run,
 };
 use crate::{
     machine::{BUNDLE, Event, Judgement, NOMINATION},
@@ -61,7 +61,7 @@ impl Run {
                 }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
-                self.on_dial_failed(connection_id, peer_id, &error);
+                self.dials.failed(connection_id, peer_id, &error);
             }
             SwarmEvent::NewListenAddr { address, .. } => {
                 if announceable(&address) {
@@ -85,25 +85,10 @@ impl Run {
         if endpoint.is_dialer() {
             self.book.reached(peer, remote.clone());
         }
-        if let Some((_, reply)) = self.dials.remove(&id) {
-            answer(reply, Ok(peer));
-        }
-        for reply in self.waiting.remove(&peer).into_iter().flatten() {
-            answer(Some(reply), Ok(peer));
-        }
+        self.dials.succeeded(id, peer);
         if self.connected.add(peer, id, endpoint) {
             self.emit(NetEvent::PeerConnected(peer));
             self.feed(Event::Connected { peer });
-        }
-    }
-
-    fn on_dial_failed(&mut self, id: ConnectionId, peer: Option<PeerId>, error: &SwarmDialError) {
-        if let Some((address, reply)) = self.dials.remove(&id) {
-            answer(reply, Err(failure(address, error)));
-        }
-        let Some(peer) = peer else { return };
-        for reply in self.waiting.remove(&peer).into_iter().flatten() {
-            answer(Some(reply), Err(DialError::Unreachable { peer, reason: error.to_string() }));
         }
     }
 
@@ -118,7 +103,7 @@ impl Run {
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (_, address) in found {
-                    self.dial_address(address, None);
+                    self.dial(address, None);
                 }
             }
             _ => {}

@@ -3,6 +3,7 @@
 
 mod address;
 mod behaviour;
+mod dial;
 mod events;
 mod gossip;
 mod lookup;
@@ -235,7 +236,7 @@ impl Swarm {
     pub async fn dial(&self, address: Multiaddr) -> Result<PeerId, DialError> {
         let (reply, answer) = oneshot::channel();
         let dialled = address.clone();
-        self.send(move |run| run.dial(dialled, reply)).await;
+        self.send(move |run| run.dial(dialled, Some(reply))).await;
         match tokio::time::timeout(DIAL, answer).await {
             Ok(answer) => answer.unwrap_or(Err(DialError::Stopped)),
             Err(_) => Err(DialError::Timeout { address }),

@@ -11,10 +11,6 @@ use libp2p::{
     core::transport::TransportError,
     identity::Keypair,
     kad::{Quorum, Record, store::RecordStore},
-    swarm::{
-        ConnectionId, DialError as SwarmDialError,
-        dial_opts::{DialOpts, PeerCondition},
-    },
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -22,9 +18,10 @@ use tokio::{
 };
 
 use super::{
-    Config, DialError, NetEvent, PeerRow, StartError,
-    address::{Gate, Scope, ensure_free, peer_of},
+    Config, NetEvent, PeerRow, StartError,
+    address::{Gate, Scope, ensure_free},
     behaviour::{self, Behaviour, announceable},
+    dial::Dials,
     gossip::{self, Outbox},
     lookup::{Lookups, Question, own_provider_key},
     peers::{Book, Connected},
@@ -48,10 +45,10 @@ const ANNOUNCE: Duration = Duration::from_secs(1);
 const ANNOUNCE_MAX: Duration = Duration::from_secs(600);
 /// Topics that nobody follows, and peers of the user that are gone, are looked for this often.
 const REACH: Duration = Duration::from_secs(30);
+/// A new topic has this long to find followers among the connected peers, before others are looked for.
+const COMPANY: Duration = Duration::from_secs(3);
 /// Expired records are forgotten this often.
 const SWEEP: Duration = Duration::from_secs(600);
-/// Dials that somebody waits for.
-const MAX_WAITING: usize = 256;
 /// Peers of earlier runs that are dialled at start.
 const MAX_CACHED: usize = 16;
 /// A stopping node still sends for this long.
@@ -59,7 +56,6 @@ const LINGER: Duration = Duration::from_millis(300);
 
 /// Something for the event loop to do; it carries where its answer goes.
 pub(super) type Command = Box<dyn FnOnce(&mut Run) + Send>;
-type DialReply = oneshot::Sender<Result<PeerId, DialError>>;
 
 /// Seconds since 1970; a clock before that counts as 0.
 pub(super) fn unix_now() -> u64 {
@@ -80,10 +76,7 @@ pub(super) struct Run {
     pub(super) book: Book,
     pub(super) lookups: Lookups,
     pub(super) outbox: Outbox,
-    /// Dials of one address, each with who waits for it.
-    pub(super) dials: HashMap<ConnectionId, (Multiaddr, Option<DialReply>)>,
-    /// Who waits for any connection to a peer.
-    pub(super) waiting: HashMap<PeerId, Vec<DialReply>>,
+    pub(super) dials: Dials,
     provided: BTreeSet<ModuleId>,
     published: HashMap<ModuleId, CheckedBundle>,
     announce: Announce,
@@ -125,8 +118,7 @@ impl Run {
             book: Book::default(),
             lookups: Lookups::default(),
             outbox: Outbox::default(),
-            dials: HashMap::new(),
-            waiting: HashMap::new(),
+            dials: Dials::default(),
             provided: BTreeSet::new(),
             published: HashMap::new(),
             announce: Announce { grown: false, at: now, pause: ANNOUNCE },
@@ -139,7 +131,7 @@ impl Run {
             run.swarm.add_external_address(address);
         }
         for address in run.wanted.clone().into_iter().chain(config.cached.into_iter().take(MAX_CACHED)) {
-            run.dial_address(address, None);
+            run.dial(address, None);
         }
         Ok((run, received))
     }
@@ -255,7 +247,10 @@ impl Run {
         let peer = self.peer_id();
         let behaviour = self.swarm.behaviour_mut();
         match action {
-            Action::Subscribe(module) => gossip::subscribe(&mut behaviour.gossip, &module),
+            Action::Subscribe(module) => {
+                gossip::subscribe(&mut behaviour.gossip, &module);
+                self.reach_at = self.reach_at.min(Instant::now() + COMPANY);
+            }
             Action::Unsubscribe(module) => {
                 behaviour.gossip.unsubscribe(&gossip::topic(&module));
                 self.outbox.drop(module);
@@ -320,55 +315,6 @@ impl Run {
         }
     }
 
-    /// Dials an address that the user gave.
-    pub(super) fn dial(&mut self, address: Multiaddr, reply: DialReply) {
-        self.dial_address(address, Some(reply));
-    }
-
-    pub(super) fn dial_address(&mut self, address: Multiaddr, reply: Option<DialReply>) {
-        self.gate.open_for(&address);
-        let there = self.connected.at(&address);
-        if let Some(peer) = peer_of(&address).filter(|peer| self.swarm.is_connected(peer)).or(there) {
-            answer(reply, Ok(peer));
-            return;
-        }
-        let options = match peer_of(&address) {
-            Some(peer) => {
-                DialOpts::peer_id(peer).addresses(vec![address.clone()]).condition(PeerCondition::Always).build()
-            }
-            None => DialOpts::unknown_peer_id().address(address.clone()).build(),
-        };
-        let id = options.connection_id();
-        if self.dials.len() >= MAX_WAITING {
-            answer(reply, Err(DialError::Failed { address, reason: "too many dials at once".to_owned() }));
-        } else if let Err(error) = self.swarm.dial(options) {
-            answer(reply, Err(failure(address, &error)));
-        } else {
-            self.dials.insert(id, (address, reply));
-        }
-    }
-
-    /// Connects to a peer wherever it is known to be, besides `addresses`.
-    pub(super) fn connect(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, reply: DialReply) {
-        for address in addresses {
-            self.book.add(peer, address);
-        }
-        if self.swarm.is_connected(&peer) {
-            answer(Some(reply), Ok(peer));
-            return;
-        }
-        match self.swarm.dial(self.book.dial(peer)) {
-            Err(error) if !matches!(error, SwarmDialError::DialPeerConditionFalse(_)) => {
-                answer(Some(reply), Err(DialError::Unreachable { peer, reason: error.to_string() }));
-            }
-            _ if self.waiting.len() >= MAX_WAITING => {
-                answer(Some(reply), Err(DialError::Unreachable { peer, reason: "too many dials at once".to_owned() }));
-            }
-            // Either this dial or one that was already under way will tell.
-            _ => self.waiting.entry(peer).or_default().push(reply),
-        }
-    }
-
     /// The DHT has a new peer: what waited is asked, what we have is told again.
     pub(super) fn dht_grew(&mut self) {
         self.announce.grown = true;
@@ -396,10 +342,7 @@ impl Run {
                 kad.store_mut().expire();
             }
         }
-        self.waiting.retain(|_, replies| {
-            replies.retain(|reply| !reply.is_closed());
-            !replies.is_empty()
-        });
+        self.dials.forget_abandoned();
         if self.announce.grown && now >= self.announce.at {
             self.announce(now);
         }
@@ -429,41 +372,8 @@ impl Run {
         }
         if self.swarm.connected_peers().next().is_none() {
             for address in self.wanted.clone() {
-                self.dial_address(address, None);
+                self.dial(address, None);
             }
         }
     }
-}
-
-/// Tells whoever waits for a dial, if anybody does.
-pub(super) fn answer(reply: Option<DialReply>, result: Result<PeerId, DialError>) {
-    match reply {
-        Some(reply) => drop(reply.send(result)),
-        None => {
-            if let Err(error) = result {
-                tracing::debug!(%error, "not connected");
-            }
-        }
-    }
-}
-
-/// What a failed dial of one address is to the user.
-pub(super) fn failure(address: Multiaddr, error: &SwarmDialError) -> DialError {
-    match error {
-        SwarmDialError::WrongPeerId { obtained, .. } => DialError::WrongPeer { address, obtained: *obtained },
-        SwarmDialError::Transport(tried) => {
-            let reasons: Vec<String> = tried.iter().map(|(_, error)| root_cause(error)).collect();
-            DialError::Failed { address, reason: reasons.join("; ") }
-        }
-        other => DialError::Failed { address, reason: other.to_string() },
-    }
-}
-
-/// The innermost error, which is what the system or the peer said.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut inner = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
 }

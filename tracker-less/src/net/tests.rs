@@ -151,6 +151,15 @@ async fn a_taken_address_is_named() {
 }
 
 #[tokio::test]
+async fn any_interface_becomes_real_addresses_and_ports() {
+    let listen = vec!["/ip4/0.0.0.0/tcp/0".parse().unwrap()];
+    let (swarm, _events, _incoming) = start(Config { listen, ..config(28, DhtMode::Off, Vec::new()) }).await.unwrap();
+    let addresses: Vec<String> = swarm.listen_addresses().await.iter().map(ToString::to_string).collect();
+    assert!(addresses.iter().any(|address| address.starts_with("/ip4/127.0.0.1/tcp/")), "{addresses:?}");
+    assert!(addresses.iter().all(|address| !address.contains("0.0.0.0") && !address.ends_with("/tcp/0")));
+}
+
+#[tokio::test]
 async fn dialling_works_without_an_id_and_fails_clearly_with_a_wrong_one() {
     let mut target = node(22, DhtMode::Off, Vec::new()).await;
     let caller = node(23, DhtMode::Off, Vec::new()).await;
