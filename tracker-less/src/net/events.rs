@@ -56,9 +56,7 @@ impl Run {
                 self.on_connected(peer_id, connection_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
-                if self.connected.remove(&peer_id, connection_id) {
-                    self.emit(NetEvent::PeerGone(peer_id));
-                }
+                self.on_closed(peer_id, connection_id);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.dials.failed(connection_id, peer_id, &error);
@@ -89,6 +87,12 @@ impl Run {
         if self.connected.add(peer, id, endpoint) {
             self.emit(NetEvent::PeerConnected(peer));
             self.feed(Event::Connected { peer });
+        }
+    }
+
+    fn on_closed(&mut self, peer: PeerId, id: ConnectionId) {
+        if self.connected.remove(&peer, id) {
+            self.emit(NetEvent::PeerGone(peer));
         }
     }
 
