@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     Config, NetEvent, PeerRow, StartError,
-    address::{Gate, Scope, ensure_free},
+    address::{Gate, Scope, ensure_free, without_peer},
     behaviour::{self, Behaviour, announceable},
     dial::Dials,
     gossip::{self, Outbox},
@@ -325,7 +325,7 @@ impl Run {
 
     /// Tells the machine where this node can be reached, the farthest reaching addresses first.
     pub(super) fn tell_addresses(&mut self) {
-        let mut addresses: Vec<Multiaddr> = self.swarm.external_addresses().cloned().collect();
+        let mut addresses: Vec<Multiaddr> = self.swarm.external_addresses().cloned().map(without_peer).collect();
         addresses.sort_by(|a, b| Scope::of(b).cmp(&Scope::of(a)).then_with(|| a.cmp(b)));
         self.feed(Event::Addresses(addresses));
     }

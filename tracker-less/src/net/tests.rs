@@ -9,7 +9,7 @@ use libp2p::{
 };
 use tokio::time::timeout;
 
-use super::{store::bundle_key, *};
+use super::{lookup::own_provider_key, store::bundle_key, *};
 use crate::{
     machine::{Coverage, Event},
     record::fixtures::bundle,
@@ -112,9 +112,11 @@ async fn a_holder_that_came_before_the_dht_is_announced_when_it_grows() {
     holder.hold(&newest).await;
     let plain = node(5, DhtMode::Server, Vec::new()).await;
     plain.swarm.dial(holder.address().await).await.unwrap();
-    let newcomer = node(6, DhtMode::Client, vec![plain.address().await]).await;
-    let found = until(|| newcomer.swarm.providers(newest.module()), |found| !found.is_empty()).await;
-    assert_eq!(found, [holder.swarm.peer_id()]);
+    let holding = holder.swarm.peer_id();
+    let key = own_provider_key(&newest.module(), &holding);
+    let told = until(|| plain.swarm.ask(providers_here(key.clone())), |told| *told != Some(Vec::new())).await;
+    assert_eq!(told, Some(vec![(holding, vec![holder.address().await.with_p2p(holding).unwrap()])]));
+    until(|| plain.swarm.ask(records), |count| *count == Some(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -238,6 +240,13 @@ async fn the_dht_keeps_no_garbage_and_nothing_older() {
 fn stored(run: &mut Run, module: &ModuleId) -> Option<Vec<u8>> {
     let store = run.swarm.behaviour_mut().kad.as_mut()?.store_mut();
     store.get(&bundle_key(module)).map(|record| record.value.clone())
+}
+
+fn providers_here(key: kad::RecordKey) -> impl FnOnce(&mut Run) -> Vec<(PeerId, Vec<Multiaddr>)> + Send {
+    move |run| {
+        let kad = run.swarm.behaviour_mut().kad.as_mut().unwrap();
+        kad.store_mut().providers(&key).into_iter().map(|known| (known.provider, known.addresses)).collect()
+    }
 }
 
 fn records(run: &mut Run) -> usize {
