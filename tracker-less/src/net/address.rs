@@ -1,1 +1,226 @@
-//! Net: address.
+//! How far an address reaches, and whose word may send us there.
+//!
+//! A stranger must not make us dial hosts of our own network. An address told over a connection is kept only if it reaches
+//! at least as far as that connection ([`Scope::accepts`]); whatever still slips into the DHT's own tables is stopped by
+//! the [`Gate`] below the resolver, which opens for local networks only where the user or a live connection is in them.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use libp2p::{
+    Multiaddr, PeerId, Transport,
+    core::transport::{DialOpts, ListenerId, TransportError, TransportEvent},
+    multiaddr::Protocol,
+};
+
+/// Name endings that only a local resolver answers (RFC 6761, 6762, 8375).
+const LOCAL_NAMES: [&str; 5] = [".local", ".lan", ".internal", ".home.arpa", ".localdomain"];
+
+/// How far an address reaches, nearest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Scope {
+    /// This machine.
+    Loopback,
+    /// This site: private, link-local, shared, unspecified and other special ranges.
+    Private,
+    /// Everywhere.
+    Public,
+}
+
+impl Scope {
+    /// The scope of the address's first host part.
+    pub(super) fn of(address: &Multiaddr) -> Self {
+        address
+            .iter()
+            .find_map(|part| match part {
+                Protocol::Ip4(ip) => Some(Self::of_v4(ip)),
+                Protocol::Ip6(ip) => Some(Self::of_v6(ip)),
+                Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) | Protocol::Dnsaddr(name) => {
+                    Some(Self::of_name(&name))
+                }
+                _ => None,
+            })
+            .unwrap_or(Self::Loopback)
+    }
+
+    /// Whether `address` may be believed when it was told over a connection of this scope.
+    pub(super) fn accepts(self, address: &Multiaddr) -> bool {
+        Self::of(address) >= self
+    }
+
+    fn of_v4(ip: Ipv4Addr) -> Self {
+        let [first, second, ..] = ip.octets();
+        let shared = first == 100 && second & 0xc0 == 64;
+        if ip.is_loopback() {
+            Self::Loopback
+        } else if first == 0 || first >= 224 || shared || ip.is_private() || ip.is_link_local() {
+            Self::Private
+        } else {
+            Self::Public
+        }
+    }
+
+    fn of_v6(ip: Ipv6Addr) -> Self {
+        if let Some(v4) = ip.to_ipv4_mapped() {
+            return Self::of_v4(v4);
+        }
+        if ip.is_loopback() {
+            Self::Loopback
+        } else if ip.is_unspecified() || ip.is_multicast() || ip.is_unique_local() || ip.is_unicast_link_local() {
+            Self::Private
+        } else {
+            Self::Public
+        }
+    }
+
+    fn of_name(name: &str) -> Self {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        if name == "localhost" || name.ends_with(".localhost") {
+            Self::Loopback
+        } else if !name.contains('.') || LOCAL_NAMES.iter().any(|end| name.ends_with(end)) {
+            Self::Private
+        } else {
+            Self::Public
+        }
+    }
+}
+
+/// The nearest scope that may be dialled, shared between the transport and the event loop.
+#[derive(Clone, Debug)]
+pub(super) struct Gate(Arc<AtomicU8>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU8::new(Scope::Public as u8)))
+    }
+}
+
+impl Gate {
+    /// Lets dials reach the scope of `address` from now on.
+    pub(super) fn open_for(&self, address: &Multiaddr) {
+        self.0.fetch_min(Scope::of(address) as u8, Ordering::Relaxed);
+    }
+
+    fn permits(&self, address: &Multiaddr) -> bool {
+        Scope::of(address) as u8 >= self.0.load(Ordering::Relaxed)
+    }
+
+    /// A transport that dials only what the gate permits. It belongs below the resolver, where names have become numbers.
+    pub(super) fn guard<T>(&self, inner: T) -> Guarded<T> {
+        Guarded { inner, gate: self.clone() }
+    }
+}
+
+/// See [`Gate::guard`].
+pub(super) struct Guarded<T> {
+    inner: T,
+    gate: Gate,
+}
+
+impl<T: Transport + Unpin> Transport for Guarded<T> {
+    type Output = T::Output;
+    type Error = T::Error;
+    type ListenerUpgrade = T::ListenerUpgrade;
+    type Dial = T::Dial;
+
+    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<Self::Error>> {
+        self.inner.listen_on(id, address)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.inner.remove_listener(id)
+    }
+
+    fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<Self::Error>> {
+        if !self.gate.permits(&address) {
+            tracing::debug!(%address, "not dialled: a local address on a stranger's word");
+            return Err(TransportError::MultiaddrNotSupported(address));
+        }
+        self.inner.dial(address, options)
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        Pin::new(&mut self.inner).poll(context)
+    }
+}
+
+/// Fails where somebody listens already. The transport's sockets share their ports (they dial from them), so that a second
+/// listener would quietly take a part of the first one's connections.
+pub(super) fn ensure_free(address: &Multiaddr) -> io::Result<()> {
+    let mut parts = address.iter();
+    let (Some(host), Some(Protocol::Tcp(port))) = (parts.next(), parts.next()) else { return Ok(()) };
+    let ip: IpAddr = match host {
+        Protocol::Ip4(ip) => ip.into(),
+        // "Any" would also claim IPv4 here; one of its addresses shows a listener as well.
+        Protocol::Ip6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return Ok(()),
+    };
+    if port == 0 { Ok(()) } else { TcpListener::bind((ip, port)).map(drop) }
+}
+
+/// The peer named by a trailing `/p2p/` part.
+pub(super) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
+    match address.iter().last() {
+        Some(Protocol::P2p(peer)) => Some(peer),
+        _ => None,
+    }
+}
+
+/// The address without a trailing `/p2p/` part.
+pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
+    if peer_of(&address).is_some() {
+        address.pop();
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(text: &str) -> Scope {
+        Scope::of(&text.parse().unwrap())
+    }
+
+    #[test]
+    fn addresses_have_the_scope_of_their_host() {
+        for near in ["/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/1", "/ip6/::ffff:127.0.0.1/tcp/1", "/dns/localhost/tcp/1"] {
+            assert_eq!(scope(near), Scope::Loopback, "{near}");
+        }
+        for site in
+            ["/ip4/10.1.2.3/tcp/1", "/ip4/100.64.0.1/tcp/1", "/ip4/169.254.169.254/tcp/80", "/ip4/0.0.0.0/tcp/1"]
+        {
+            assert_eq!(scope(site), Scope::Private, "{site}");
+        }
+        for site in ["/ip6/fe80::1/tcp/1", "/ip6/fd00::1/tcp/1", "/dns4/printer/tcp/1", "/dns/nas.LOCAL./tcp/1"] {
+            assert_eq!(scope(site), Scope::Private, "{site}");
+        }
+        for far in ["/ip4/9.9.9.9/tcp/1", "/ip6/2001:db8::1/tcp/1", "/dns/mirror.example.org/tcp/1"] {
+            assert_eq!(scope(far), Scope::Public, "{far}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_cannot_name_nearer_addresses() {
+        let (far, site): (Multiaddr, Multiaddr) =
+            ("/ip4/9.9.9.9/tcp/1".parse().unwrap(), "/ip4/192.168.0.1/tcp/1".parse().unwrap());
+        assert!(!Scope::Public.accepts(&site) && Scope::Public.accepts(&far));
+        assert!(Scope::Private.accepts(&site) && Scope::Loopback.accepts(&site));
+        let gate = Gate::default();
+        assert!(gate.permits(&far) && !gate.permits(&site));
+        gate.open_for(&site);
+        assert!(gate.permits(&site) && !gate.permits(&"/ip4/127.0.0.1/tcp/1".parse().unwrap()));
+    }
+}

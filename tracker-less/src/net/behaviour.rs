@@ -1,1 +1,164 @@
-//! Net: behaviour.
+//! What the swarm speaks, with every default that is open on purpose closed: limits, filters, own protocol names.
+
+use std::{io, num::NonZeroUsize, time::Duration};
+
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol, Swarm, Transport,
+    connection_limits::{self, ConnectionLimits},
+    core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
+    dns,
+    identity::Keypair,
+    kad, mdns, noise, ping,
+    swarm::{self, NetworkBehaviour, behaviour::toggle::Toggle},
+    tcp, yamux,
+};
+
+use super::{DhtMode, address::Gate, gossip, store::Records, streams::Counters};
+
+/// Connections in all; a node keeps descriptors for its files beside them.
+const MAX_CONNECTIONS: u32 = 1024;
+/// Connections that others opened: the rest stays free for our own choice of peers.
+const MAX_INBOUND: u32 = 896;
+/// Connections of one peer.
+const MAX_PER_PEER: u32 = 3;
+/// Handshakes at once, each way.
+const MAX_PENDING: u32 = 128;
+/// Streams in one connection.
+const MAX_STREAMS: usize = 64;
+/// A connection that nobody uses is closed after this.
+const IDLE: Duration = Duration::from_secs(60);
+/// A connection is set up within this, or not at all.
+const SETUP: Duration = Duration::from_secs(10);
+/// A DHT query ends within this.
+const QUERY: Duration = Duration::from_secs(20);
+/// Lookups of the DHT follow this many paths that share no peer (S/Kademlia).
+const PATHS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+/// Stored bundles are handed to nodes that came closer this often.
+const REPLICATION: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// The DHT's protocol.
+pub(super) const KAD: StreamProtocol = StreamProtocol::new("/murmir/kad/1");
+/// Identify's name for the family of protocols.
+const IDENTIFY: &str = "/murmir/id/1";
+/// What we call ourselves.
+const AGENT: &str = concat!("murmir/", env!("CARGO_PKG_VERSION"));
+
+/// All protocols together. The limits stand first, so that they refuse before anything else is set up.
+#[derive(NetworkBehaviour)]
+#[behaviour(prelude = "libp2p::swarm::derive_prelude")]
+pub(super) struct Behaviour {
+    limits: connection_limits::Behaviour,
+    identify: libp2p::identify::Behaviour,
+    ping: ping::Behaviour,
+    pub(super) kad: Toggle<kad::Behaviour<Records>>,
+    pub(super) gossip: gossip::Gossip,
+    mdns: Toggle<mdns::tokio::Behaviour>,
+    streams: libp2p_stream::Behaviour,
+}
+
+impl Behaviour {
+    fn new(key: &Keypair, dht: DhtMode, mdns: bool) -> io::Result<Self> {
+        let peer = key.public().to_peer_id();
+        let mdns = if mdns { Some(mdns::Behaviour::new(mdns::Config::default(), peer)?) } else { None };
+        // Identify's own cache of addresses would go round our rule of scopes.
+        let identify = libp2p::identify::Config::new(IDENTIFY.to_owned(), key.public())
+            .with_agent_version(AGENT.to_owned())
+            .with_push_listen_addr_updates(true)
+            .with_cache_size(0);
+        Ok(Self {
+            limits: connection_limits::Behaviour::new(limits()),
+            identify: libp2p::identify::Behaviour::new(identify),
+            ping: ping::Behaviour::default(),
+            kad: kademlia(peer, dht).into(),
+            gossip: gossip::behaviour(key.clone()).map_err(io::Error::other)?,
+            mdns: mdns.into(),
+            streams: libp2p_stream::Behaviour::new(),
+        })
+    }
+
+    /// A control for bulk streams.
+    pub(super) fn control(&self) -> libp2p_stream::Control {
+        self.streams.new_control()
+    }
+}
+
+fn limits() -> ConnectionLimits {
+    ConnectionLimits::default()
+        .with_max_pending_incoming(Some(MAX_PENDING))
+        .with_max_pending_outgoing(Some(MAX_PENDING))
+        .with_max_established(Some(MAX_CONNECTIONS))
+        .with_max_established_incoming(Some(MAX_INBOUND))
+        .with_max_established_per_peer(Some(MAX_PER_PEER))
+}
+
+fn kademlia(peer: PeerId, dht: DhtMode) -> Option<kad::Behaviour<Records>> {
+    let mode = match dht {
+        DhtMode::Off => return None,
+        DhtMode::Client => kad::Mode::Client,
+        DhtMode::Server => kad::Mode::Server,
+    };
+    let mut config = kad::Config::new(KAD);
+    config
+        .set_query_timeout(QUERY)
+        .set_parallelism(PATHS)
+        .disjoint_query_paths(true)
+        .set_replication_interval(Some(REPLICATION))
+        .set_record_filtering(kad::StoreInserts::FilterBoth);
+    let mut kad = kad::Behaviour::with_config(peer, Records::new(peer), config);
+    kad.set_mode(Some(mode));
+    Some(kad)
+}
+
+/// TCP with noise and yamux, counted and guarded, names resolved.
+fn transport(key: &Keypair, counters: &Counters, gate: &Gate) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+    let tcp = || {
+        let counters = counters.clone();
+        let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+        gate.guard(tcp.map(move |stream, _| counters.count(stream)))
+    };
+    let resolved = match dns::tokio::Transport::system(tcp()) {
+        Ok(resolved) => resolved,
+        Err(source) => {
+            tracing::debug!(%source, "no system resolver: defaults are used");
+            dns::tokio::Transport::custom(tcp(), dns::ResolverConfig::default(), dns::ResolverOpts::default())
+        }
+    };
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(MAX_STREAMS);
+    Ok(resolved
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(key).map_err(io::Error::other)?)
+        .multiplex(muxer)
+        .timeout(SETUP)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+        .boxed())
+}
+
+/// The whole swarm, not listening yet. Errors: no entropy, or no network interface for mDNS.
+pub(super) fn swarm(
+    key: &Keypair,
+    dht: DhtMode,
+    mdns: bool,
+    counters: &Counters,
+    gate: &Gate,
+) -> io::Result<Swarm<Behaviour>> {
+    let transport = transport(key, counters, gate)?;
+    let behaviour = Behaviour::new(key, dht, mdns)?;
+    let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+    Ok(Swarm::new(transport, behaviour, key.public().to_peer_id(), config))
+}
+
+/// Whether identify says that the peer serves our DHT.
+pub(super) fn serves_dht(info: &libp2p::identify::Info) -> bool {
+    info.protocols.contains(&KAD)
+}
+
+/// Listen addresses worth telling others: none that only name "any interface".
+pub(super) fn announceable(address: &Multiaddr) -> bool {
+    use libp2p::multiaddr::Protocol;
+    !address.iter().any(|part| match part {
+        Protocol::Ip4(ip) => ip.is_unspecified(),
+        Protocol::Ip6(ip) => ip.is_unspecified() || ip.is_unicast_link_local(),
+        _ => false,
+    })
+}

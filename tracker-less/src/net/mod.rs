@@ -1,7 +1,352 @@
-//! The libp2p swarm behind a handle.
+//! The libp2p swarm behind a handle: one task owns it together with the pure [`machine`](crate::machine), every call is a
+//! command to that task, and bulk bytes travel on streams that never pass through it.
 
-pub mod address;
-pub mod behaviour;
-pub mod run;
-pub mod store;
-pub mod streams;
+mod address;
+mod behaviour;
+mod dial;
+mod events;
+mod gossip;
+mod lookup;
+mod peers;
+mod run;
+mod store;
+mod streams;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use self::{
+    lookup::Question,
+    run::{Command, Run},
+    streams::Counters,
+};
+pub use self::{
+    peers::{Direction, PeerRow},
+    streams::Incoming,
+};
+use crate::{
+    machine::{self, Judgement},
+    record::{CheckedBundle, CheckedNomination, ModuleId, SecretKey},
+};
+
+/// Commands waiting for the event loop.
+const COMMANDS: usize = 64;
+/// A dial is given up after this.
+const DIAL: Duration = Duration::from_secs(15);
+/// A stream is opened within this, or tried again.
+const OPEN: Duration = Duration::from_secs(5);
+/// Tries to open one stream.
+const OPEN_TRIES: usize = 3;
+/// Streams being opened at once.
+const OPENING: usize = 8;
+/// A node that stops waits this long for its goodbyes to leave.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Part in the DHT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DhtMode {
+    /// None.
+    Off,
+    /// Asks and announces, answers nobody.
+    Client,
+    /// Also keeps and answers.
+    Server,
+}
+
+/// What a swarm is started with.
+#[derive(Debug)]
+pub struct Config {
+    /// The node's key.
+    pub key: SecretKey,
+    /// Addresses to listen on; port 0 takes a free one.
+    pub listen: Vec<Multiaddr>,
+    /// Further addresses at which others reach this node.
+    pub external: Vec<Multiaddr>,
+    /// Peers that the user named: dialled at start, and again when nobody is connected. `/p2p/` is optional.
+    pub peers: Vec<Multiaddr>,
+    /// Peers of earlier runs: dialled at start.
+    pub cached: Vec<Multiaddr>,
+    /// Part in the DHT.
+    pub dht: DhtMode,
+    /// Whether to look for peers on the local network.
+    pub mdns: bool,
+    /// The protocol of bulk streams.
+    pub bulk: StreamProtocol,
+    /// Bundles known from earlier runs, given to the DHT's memory.
+    pub records: Vec<CheckedBundle>,
+}
+
+/// Why a swarm did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address is taken, or not ours.
+    #[error("cannot listen on {address}: {source}")]
+    ListenFailed {
+        /// The address as it was asked for.
+        address: Multiaddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The stack could not be built.
+    #[error("cannot start the swarm: {source}")]
+    Setup {
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+/// Why a dial led nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// Nobody answered there, or not in our protocols.
+    #[error("{address}: {reason}")]
+    Failed {
+        /// What was dialled.
+        address: Multiaddr,
+        /// What went wrong.
+        reason: String,
+    },
+    /// Somebody else answered.
+    #[error("{address}: another peer answers there: {obtained}")]
+    WrongPeer {
+        /// What was dialled, with the expected peer.
+        address: Multiaddr,
+        /// Who answered.
+        obtained: PeerId,
+    },
+    /// No answer in time.
+    #[error("{address}: no answer within {} s", DIAL.as_secs())]
+    Timeout {
+        /// What was dialled.
+        address: Multiaddr,
+    },
+    /// The peer could not be reached at any known address.
+    #[error("peer {peer}: {reason}")]
+    Unreachable {
+        /// Who was looked for.
+        peer: PeerId,
+        /// What was tried.
+        reason: String,
+    },
+    /// The swarm has stopped.
+    #[error("the swarm has stopped")]
+    Stopped,
+}
+
+/// Why no stream was opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// No connection.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The peer does not speak the bulk protocol.
+    #[error("peer {peer} does not speak {protocol}")]
+    Unsupported {
+        /// Who was asked.
+        peer: PeerId,
+        /// The protocol.
+        protocol: StreamProtocol,
+    },
+    /// The connection failed, or the peer did not answer in time.
+    #[error("peer {peer}: no stream: {reason}")]
+    Failed {
+        /// Who was asked.
+        peer: PeerId,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// What the swarm tells without being asked.
+#[derive(Clone, Debug)]
+pub enum NetEvent {
+    /// The newest known bundle of a watched module changed, or became fresher.
+    Head {
+        /// The bundle.
+        bundle: CheckedBundle,
+        /// Whether the generation is a later one.
+        newer: bool,
+    },
+    /// Two heads claim one generation.
+    Forked {
+        /// Of this module.
+        module: ModuleId,
+    },
+    /// A peer is connected.
+    PeerConnected(PeerId),
+    /// Its last connection closed.
+    PeerGone(PeerId),
+    /// A new listen address.
+    Listening(Multiaddr),
+}
+
+/// Events in order; some are lost if nobody takes them.
+pub type Events = mpsc::Receiver<NetEvent>;
+
+/// A handle to the swarm. The event loop ends when the last one is dropped.
+#[derive(Clone)]
+pub struct Swarm {
+    peer: PeerId,
+    commands: mpsc::Sender<Command>,
+    control: libp2p_stream::Control,
+    opening: Arc<Semaphore>,
+    bulk: StreamProtocol,
+    counters: Counters,
+}
+
+/// Starts a swarm on the current tokio runtime and returns once it listens. The peers to dial are dialled meanwhile.
+///
+/// # Errors
+/// [`StartError::ListenFailed`] names the first address that cannot be listened on.
+pub async fn start(config: Config) -> Result<(Swarm, Events, Incoming), StartError> {
+    let counters = Counters::default();
+    let bulk = config.bulk.clone();
+    let (commands, received) = mpsc::channel(COMMANDS);
+    let (mut run, events) = Run::new(config, received, &counters)?;
+    run.listen().await?;
+    let mut control = run.control();
+    let accepted = control.accept(bulk.clone());
+    let streams = accepted.map_err(|error| StartError::Setup { source: std::io::Error::other(error) })?;
+    let peer = run.peer_id();
+    tokio::spawn(run.run());
+    let opening = Arc::new(Semaphore::new(OPENING));
+    Ok((Swarm { peer, commands, control, opening, bulk, counters }, events, streams::take_in(streams)))
+}
+
+impl Swarm {
+    /// This node's id.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.peer
+    }
+
+    /// The addresses listened on, real ports, one per interface, without `/p2p/`.
+    pub async fn listen_addresses(&self) -> Vec<Multiaddr> {
+        self.ask(|run| run.listen_addresses()).await.unwrap_or_default()
+    }
+
+    /// Connects to an address; its `/p2p/` part may be missing. Local addresses are obeyed: the user named them.
+    ///
+    /// # Errors
+    /// Says what was dialled and what went wrong there.
+    pub async fn dial(&self, address: Multiaddr) -> Result<PeerId, DialError> {
+        let (reply, answer) = oneshot::channel();
+        let dialled = address.clone();
+        self.send(move |run| run.dial(dialled, Some(reply))).await;
+        match tokio::time::timeout(DIAL, answer).await {
+            Ok(answer) => answer.unwrap_or(Err(DialError::Stopped)),
+            Err(_) => Err(DialError::Timeout { address }),
+        }
+    }
+
+    /// Connects to a peer at the given addresses and all that are known.
+    ///
+    /// # Errors
+    /// [`DialError::Unreachable`] says what was tried.
+    pub async fn connect(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), DialError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(move |run| run.connect(peer, addresses, reply)).await;
+        match tokio::time::timeout(DIAL, answer).await {
+            Ok(answer) => answer.unwrap_or(Err(DialError::Stopped)).map(|_| ()),
+            Err(_) => Err(DialError::Unreachable { peer, reason: "no answer in time".to_owned() }),
+        }
+    }
+
+    /// Opens a bulk stream to a peer, connecting first where needed. The peer may still drop it unseen when it is
+    /// flooded: a hello must be answered before the stream counts.
+    ///
+    /// # Errors
+    /// No connection, or no stream after some tries.
+    pub async fn open(&self, peer: PeerId) -> Result<Stream, OpenError> {
+        let mut reason = "no answer in time".to_owned();
+        for _ in 0..OPEN_TRIES {
+            self.connect(peer, Vec::new()).await?;
+            let _turn = self.opening.acquire().await.map_err(|_| DialError::Stopped)?;
+            let mut control = self.control.clone();
+            match tokio::time::timeout(OPEN, control.open_stream(peer, self.bulk.clone())).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(libp2p_stream::OpenStreamError::UnsupportedProtocol(protocol))) => {
+                    return Err(OpenError::Unsupported { peer, protocol });
+                }
+                Ok(Err(error)) => reason = error.to_string(),
+                Err(_) => {}
+            }
+        }
+        Err(OpenError::Failed { peer, reason })
+    }
+
+    /// Asks the DHT who holds the module, and connects to some of them. Bounded in time by the query's own limit.
+    pub async fn providers(&self, module: ModuleId) -> Vec<PeerId> {
+        let (reply, answer) = oneshot::channel();
+        self.send(move |run| run.look_up(Question::Providers(module, Some(reply)))).await;
+        let own = self.peer;
+        answer.await.unwrap_or_default().into_iter().filter(|peer| *peer != own).collect()
+    }
+
+    /// Asks the DHT for the module's bundle: every valid answer, not sorted.
+    pub async fn find_bundle(&self, module: ModuleId) -> Vec<CheckedBundle> {
+        let (reply, answer) = oneshot::channel();
+        self.send(move |run| run.look_up(Question::Bundle(module, Some(reply)))).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// Tells the machine something from outside the swarm, and returns its judgement.
+    pub async fn tell(&self, event: machine::Event) -> Judgement {
+        self.ask(move |run| run.feed(event)).await.unwrap_or(Judgement::Ignore)
+    }
+
+    /// The newest verified bundle of a module.
+    pub async fn newest(&self, module: ModuleId) -> Option<CheckedBundle> {
+        self.ask(move |run| run.machine().newest(&module).cloned()).await.flatten()
+    }
+
+    /// Verified generations of a module, newest first.
+    pub async fn candidates(&self, module: ModuleId) -> Vec<CheckedBundle> {
+        self.ask(move |run| run.machine().candidates(&module)).await.unwrap_or_default()
+    }
+
+    /// Nominations of a module, best first.
+    pub async fn mirrors(&self, module: ModuleId) -> Vec<CheckedNomination> {
+        self.ask(move |run| run.machine().mirrors(&module, run::unix_now())).await.unwrap_or_default()
+    }
+
+    /// The connected peers.
+    pub async fn peers(&self) -> Vec<PeerRow> {
+        self.ask(|run| run.rows()).await.unwrap_or_default()
+    }
+
+    /// Addresses that worked, with `/p2p/`, for the peer cache.
+    pub async fn dialable(&self) -> Vec<Multiaddr> {
+        self.ask(|run| run.dialable()).await.unwrap_or_default()
+    }
+
+    /// (received, sent) bytes of all sockets, counted above TCP.
+    pub async fn bytes(&self) -> (u64, u64) {
+        self.counters.read()
+    }
+
+    /// Withdraws what this node offers, closes all connections, and ends the event loop.
+    pub async fn shutdown(&self) {
+        let (reply, answer) = oneshot::channel();
+        self.send(move |run| run.stop(reply)).await;
+        let _ = tokio::time::timeout(GOODBYE, answer).await;
+    }
+
+    /// Has the event loop do something. After its end nothing happens, and the reply's sender is dropped.
+    async fn send(&self, command: impl FnOnce(&mut Run) + Send + 'static) {
+        let _ = self.commands.send(Box::new(command)).await;
+    }
+
+    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Run) -> T + Send + 'static) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(move |run| {
+            let _ = reply.send(question(run));
+        })
+        .await;
+        answer.await.ok()
+    }
+}

@@ -1,1 +1,379 @@
-//! Net: run.
+//! The event loop: the only owner of the swarm and the machine. It never touches a disk and never waits for others.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use futures::{FutureExt, StreamExt};
+use libp2p::{
+    Multiaddr, PeerId,
+    core::transport::TransportError,
+    identity::Keypair,
+    kad::{Quorum, Record, store::RecordStore},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use super::{
+    Config, NetEvent, PeerRow, StartError,
+    address::{Gate, Scope, ensure_free, without_peer},
+    behaviour::{self, Behaviour, announceable},
+    dial::Dials,
+    gossip::{self, Outbox},
+    lookup::{Lookups, Question, own_provider_key},
+    peers::{Book, Connected},
+    store::bundle_key,
+    streams::Counters,
+};
+use crate::{
+    machine::{Action, Event, Judgement, Limits, Machine},
+    record::{CheckedBundle, ModuleId},
+};
+
+/// Events that nobody has taken yet.
+const EVENTS: usize = 1024;
+/// The machine's clock, and that of everything that is tried again.
+const TICK: Duration = Duration::from_secs(1);
+/// Listening takes this long at most.
+const LISTEN: Duration = Duration::from_secs(5);
+/// Announcements to a growing DHT: first this far apart, twice as far each time.
+const ANNOUNCE: Duration = Duration::from_secs(1);
+/// Announcements are never further apart than this while the DHT still grows.
+const ANNOUNCE_MAX: Duration = Duration::from_secs(600);
+/// Topics that nobody follows, and peers of the user that are gone, are looked for this often.
+const REACH: Duration = Duration::from_secs(30);
+/// A new topic has this long to find followers among the connected peers, before others are looked for.
+const COMPANY: Duration = Duration::from_secs(3);
+/// Expired records are forgotten this often.
+const SWEEP: Duration = Duration::from_secs(600);
+/// Peers of earlier runs that are dialled at start.
+const MAX_CACHED: usize = 16;
+/// A stopping node still sends for this long.
+const LINGER: Duration = Duration::from_millis(300);
+
+/// Something for the event loop to do; it carries where its answer goes.
+pub(super) type Command = Box<dyn FnOnce(&mut Run) + Send>;
+
+/// Seconds since 1970; a clock before that counts as 0.
+pub(super) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Everything the event loop owns.
+pub(super) struct Run {
+    pub(super) swarm: libp2p::Swarm<Behaviour>,
+    machine: Machine,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<NetEvent>,
+    listen: Vec<Multiaddr>,
+    /// Peers of the user.
+    wanted: Vec<Multiaddr>,
+    pub(super) gate: Gate,
+    pub(super) connected: Connected,
+    pub(super) book: Book,
+    pub(super) lookups: Lookups,
+    pub(super) outbox: Outbox,
+    pub(super) dials: Dials,
+    provided: BTreeSet<ModuleId>,
+    published: HashMap<ModuleId, CheckedBundle>,
+    announce: Announce,
+    reach_at: Instant,
+    sweep_at: Instant,
+    stopping: Option<oneshot::Sender<()>>,
+}
+
+/// When to tell the DHT again what we have: it may have grown since.
+struct Announce {
+    grown: bool,
+    at: Instant,
+    pause: Duration,
+}
+
+impl Run {
+    /// A swarm that does not listen yet, and its events. The peers of `config` are being dialled once it runs.
+    pub(super) fn new(
+        config: Config,
+        commands: mpsc::Receiver<Command>,
+        counters: &Counters,
+    ) -> Result<(Self, mpsc::Receiver<NetEvent>), StartError> {
+        let setup = |source| StartError::Setup { source };
+        let key =
+            Keypair::ed25519_from_bytes(config.key.seed()).map_err(|error| setup(std::io::Error::other(error)))?;
+        let gate = Gate::default();
+        let swarm = behaviour::swarm(&key, config.dht, config.mdns, counters, &gate).map_err(setup)?;
+        let (events, received) = mpsc::channel(EVENTS);
+        let now = Instant::now();
+        let mut run = Self {
+            swarm,
+            machine: Machine::new(config.key, Limits::default()),
+            commands,
+            events,
+            listen: config.listen,
+            wanted: config.peers,
+            gate,
+            connected: Connected::default(),
+            book: Book::default(),
+            lookups: Lookups::default(),
+            outbox: Outbox::default(),
+            dials: Dials::default(),
+            provided: BTreeSet::new(),
+            published: HashMap::new(),
+            announce: Announce { grown: false, at: now, pause: ANNOUNCE },
+            reach_at: now + REACH,
+            sweep_at: now + SWEEP,
+            stopping: None,
+        };
+        run.restore(config.records);
+        for address in config.external {
+            run.swarm.add_external_address(address);
+        }
+        for address in run.wanted.clone().into_iter().chain(config.cached.into_iter().take(MAX_CACHED)) {
+            run.dial(address, None);
+        }
+        Ok((run, received))
+    }
+
+    fn restore(&mut self, records: Vec<CheckedBundle>) {
+        let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() else { return };
+        for bundle in records {
+            let record = Record::new(bundle_key(&bundle.module()), bundle.bytes().to_vec());
+            if let Err(error) = kad.store_mut().put(record) {
+                tracing::debug!(%error, "bundle not restored");
+            }
+        }
+    }
+
+    /// Listens, and returns when every listener has its addresses.
+    pub(super) async fn listen(&mut self) -> Result<(), StartError> {
+        for address in std::mem::take(&mut self.listen) {
+            let failed = |source| StartError::ListenFailed { address: address.clone(), source };
+            ensure_free(&address).map_err(failed)?;
+            let listener = self.swarm.listen_on(address.clone()).map_err(|error| {
+                failed(match error {
+                    TransportError::Other(source) => source,
+                    unsupported => std::io::Error::other(unsupported.to_string()),
+                })
+            })?;
+            let up = timeout(LISTEN, self.until_up(listener)).await;
+            up.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(failed)?;
+        }
+        // An address of "any interface" has become several; all are known by now.
+        while let Some(Some(event)) = self.swarm.next().now_or_never() {
+            self.on_swarm(event);
+        }
+        Ok(())
+    }
+
+    pub(super) fn control(&self) -> libp2p_stream::Control {
+        self.swarm.behaviour().control()
+    }
+
+    pub(super) fn peer_id(&self) -> PeerId {
+        *self.swarm.local_peer_id()
+    }
+
+    pub(super) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    pub(super) fn listen_addresses(&self) -> Vec<Multiaddr> {
+        self.swarm.listeners().cloned().collect()
+    }
+
+    pub(super) fn rows(&self) -> Vec<PeerRow> {
+        self.connected.rows()
+    }
+
+    pub(super) fn dialable(&self) -> Vec<Multiaddr> {
+        self.book.dialable()
+    }
+
+    /// Runs until the last handle is dropped, or told to stop.
+    pub(super) async fn run(mut self) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.stopping.is_none() {
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_swarm(event),
+                command = self.commands.recv() => match command {
+                    Some(command) => command(&mut self),
+                    None => return,
+                },
+                _ = tick.tick() => self.on_tick(),
+            }
+        }
+        self.say_goodbye().await;
+    }
+
+    /// Withdraws everything and lets that leave.
+    async fn say_goodbye(mut self) {
+        for module in std::mem::take(&mut self.provided) {
+            self.feed(Event::Release { module });
+        }
+        if self.swarm.connected_peers().next().is_some() {
+            let _ = timeout(LINGER, async {
+                loop {
+                    let event = self.swarm.select_next_some().await;
+                    self.on_swarm(event);
+                }
+            })
+            .await;
+        }
+        let stopping = self.stopping.take();
+        drop(self);
+        if let Some(reply) = stopping {
+            let _ = reply.send(());
+        }
+    }
+
+    /// Ends the event loop after the current turn.
+    pub(super) fn stop(&mut self, reply: oneshot::Sender<()>) {
+        self.stopping = Some(reply);
+    }
+
+    /// Tells the machine, and does what it says.
+    pub(super) fn feed(&mut self, event: Event) -> Judgement {
+        let (judgement, actions) = self.machine.handle(event, unix_now());
+        for action in actions {
+            self.act(action);
+        }
+        judgement
+    }
+
+    fn act(&mut self, action: Action) {
+        let peer = self.peer_id();
+        let behaviour = self.swarm.behaviour_mut();
+        match action {
+            Action::Subscribe(module) => {
+                gossip::subscribe(&mut behaviour.gossip, &module);
+                self.reach_at = self.reach_at.min(Instant::now() + COMPANY);
+            }
+            Action::Unsubscribe(module) => {
+                behaviour.gossip.unsubscribe(&gossip::topic(&module));
+                self.outbox.drop(module);
+            }
+            Action::Gossip { module, payload } => {
+                self.outbox.put(&mut behaviour.gossip, module, payload, Instant::now());
+            }
+            Action::Provide(module) => {
+                self.provided.insert(module);
+                self.provide(module);
+            }
+            Action::StopProviding(module) => {
+                self.provided.remove(&module);
+                self.published.remove(&module);
+                if let Some(kad) = behaviour.kad.as_mut() {
+                    kad.stop_providing(&own_provider_key(&module, &peer));
+                    kad.remove_record(&bundle_key(&module));
+                }
+            }
+            Action::PutBundle(bundle) => {
+                self.publish(&bundle);
+                self.published.insert(bundle.module(), bundle);
+            }
+            Action::Head { bundle, newer } => self.emit(NetEvent::Head { bundle, newer }),
+            Action::Forked { module, .. } => self.emit(NetEvent::Forked { module }),
+            Action::Learned { peer, addresses, .. } => {
+                for address in addresses.into_iter().filter(announceable) {
+                    self.book.add(peer, address);
+                }
+            }
+        }
+    }
+
+    fn provide(&mut self, module: ModuleId) {
+        let key = own_provider_key(&module, &self.peer_id());
+        if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut()
+            && let Err(error) = kad.start_providing(key)
+        {
+            tracing::warn!(%module, %error, "module not announced");
+        }
+    }
+
+    fn publish(&mut self, bundle: &CheckedBundle) {
+        let record = Record::new(bundle_key(&bundle.module()), bundle.bytes().to_vec());
+        if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut()
+            && let Err(error) = kad.put_record(record, Quorum::One)
+        {
+            tracing::warn!(module = %bundle.module(), %error, "bundle not put into the DHT");
+        }
+    }
+
+    pub(super) fn emit(&self, event: NetEvent) {
+        if let Err(error) = self.events.try_send(event) {
+            tracing::debug!(%error, "event not taken");
+        }
+    }
+
+    /// Asks the DHT; without one the answer is empty.
+    pub(super) fn look_up(&mut self, question: Question) {
+        if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
+            self.lookups.ask(kad, question, Instant::now());
+        }
+    }
+
+    /// The DHT has a new peer: what waited is asked, what we have is told again.
+    pub(super) fn dht_grew(&mut self) {
+        self.announce.grown = true;
+        if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
+            self.lookups.unpark(kad, Instant::now());
+        }
+    }
+
+    /// Tells the machine where this node can be reached, the farthest reaching addresses first.
+    pub(super) fn tell_addresses(&mut self) {
+        let mut addresses: Vec<Multiaddr> = self.swarm.external_addresses().cloned().map(without_peer).collect();
+        addresses.sort_by(|a, b| Scope::of(b).cmp(&Scope::of(a)).then_with(|| a.cmp(b)));
+        self.feed(Event::Addresses(addresses));
+    }
+
+    fn on_tick(&mut self) {
+        let now = Instant::now();
+        self.feed(Event::Tick);
+        let behaviour = self.swarm.behaviour_mut();
+        self.outbox.flush(&mut behaviour.gossip, now);
+        if let Some(kad) = behaviour.kad.as_mut() {
+            self.lookups.unpark(kad, now);
+            if now >= self.sweep_at {
+                self.sweep_at = now + SWEEP;
+                kad.store_mut().expire();
+            }
+        }
+        self.dials.forget_abandoned();
+        if self.announce.grown && now >= self.announce.at {
+            self.announce(now);
+        }
+        if now >= self.reach_at {
+            self.reach_at = now + REACH;
+            self.reach();
+        }
+    }
+
+    fn announce(&mut self, now: Instant) {
+        let pause = self.announce.pause;
+        self.announce = Announce { grown: false, at: now + pause, pause: (2 * pause).min(ANNOUNCE_MAX) };
+        for module in self.provided.clone() {
+            self.provide(module);
+        }
+        let published: Vec<CheckedBundle> = self.published.values().cloned().collect();
+        for bundle in published {
+            self.publish(&bundle);
+        }
+    }
+
+    /// Looks for company: for topics that nobody here follows, and the user's peers when nobody at all is connected.
+    fn reach(&mut self) {
+        let followers = gossip::followers(&self.swarm.behaviour().gossip);
+        for (module, _) in followers.into_iter().filter(|(_, peers)| peers.is_empty()) {
+            self.look_up(Question::Providers(module, None));
+        }
+        if self.swarm.connected_peers().next().is_none() {
+            for address in self.wanted.clone() {
+                self.dial(address, None);
+            }
+        }
+    }
+}
