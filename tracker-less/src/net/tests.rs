@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use super::{lookup::own_provider_key, store::bundle_key, *};
 use crate::{
-    machine::{Coverage, Event},
-    record::fixtures::bundle,
+    machine::Event,
+    record::{Coverage, fixtures::bundle},
 };
 
 /// Nothing here takes longer than this, however loaded the machine is.
