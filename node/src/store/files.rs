@@ -88,6 +88,10 @@ impl FileError {
         }
     }
 
+    pub(super) fn not_a_name(path: &Path) -> Self {
+        Self::NotAName { path: escape(path.as_os_str().as_bytes()) }
+    }
+
     /// An error of `action` on `path`.
     pub(super) fn new(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Io { action, path: escape(path.as_os_str().as_bytes()), source: source.into() }
@@ -95,7 +99,7 @@ impl FileError {
 }
 
 /// What a name stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A regular file.
     File,
@@ -357,7 +361,7 @@ impl Dir {
     /// `name`, if it is one: the kernel would walk anything else.
     fn checked<'a>(&self, name: &'a [u8]) -> Result<&'a OsStr, FileError> {
         if matches!(name, b"" | b"." | b"..") || name.iter().any(|b| matches!(b, b'/' | 0)) {
-            return Err(FileError::NotAName { path: escape(self.join(name).as_os_str().as_bytes()) });
+            return Err(FileError::not_a_name(&self.join(name)));
         }
         Ok(OsStr::from_bytes(name))
     }
@@ -409,3 +413,6 @@ fn times(mtime: i64) -> Timestamps {
         last_modification: Timespec { tv_sec: mtime.div_euclid(NANOS), tv_nsec: mtime.rem_euclid(NANOS) },
     }
 }
+
+#[cfg(test)]
+mod tests;
