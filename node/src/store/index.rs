@@ -20,7 +20,7 @@ use crate::manifest::path::{ContentId, Name, TreePath};
 const SCHEMA: [u8; 4] = 1u32.to_be_bytes();
 /// Memory for pages of the database, in bytes.
 const CACHE: u64 = 32 * 1024 * 1024;
-/// Damaged databases kept for whoever wants to look; the oldest number is overwritten beyond that.
+/// Damaged databases kept for whoever wants to look; beyond that the last is overwritten.
 const SET_ASIDE: u32 = 2;
 
 /// Row of the schema version.
@@ -216,9 +216,8 @@ fn remove_snapshots(path: &Path, chosen: impl Fn(&str) -> bool) -> Result<(), In
 /// Renames the damaged database to the first free `index.damaged-N`, or over the last.
 fn set_aside(home: &Path, path: &Path) -> Result<(), IndexError> {
     let failed = |source| IndexError::Io { path: path.into(), source };
-    let names = (1..=SET_ASIDE).map(|number| home.join(format!("index.damaged-{number}")));
-    let free = names.clone().find(|name| !name.exists());
-    let Some(target) = free.or_else(|| names.last()) else { return Ok(()) };
+    let name = |number| home.join(format!("index.damaged-{number}"));
+    let target = (1..=SET_ASIDE).map(name).find(|name| !name.exists()).unwrap_or_else(|| name(SET_ASIDE));
     match target.is_dir() {
         true => fs::remove_dir_all(&target).map_err(failed)?,
         false if target.exists() => fs::remove_file(&target).map_err(failed)?,

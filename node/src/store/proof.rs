@@ -18,6 +18,8 @@ use crate::manifest::path::ContentId;
 
 /// Most bytes of a file in one proof.
 pub const MAX_RANGE: u64 = 1024 * 1024;
+/// Most bytes of a file: the largest offset a file system takes. Shapes of larger trees would overflow.
+const MAX_SIZE: u64 = i64::MAX.unsigned_abs();
 /// Most bytes of one encoded range: its data, the pairs inside it and two paths from the root of the largest tree.
 pub const MAX_ENCODED: u64 = MAX_RANGE + (MAX_RANGE / GROUP + 2 * 64) * super::outboard::PAIR as u64;
 /// [`GROUP`] as bao-tree counts it: 2^4 chunks of 1 KiB.
@@ -261,7 +263,7 @@ pub fn check_range(size: u64, range: &Range<u64>) -> Result<(), ProofError> {
     let &Range { start, end } = range;
     let whole = start == 0 && end == size;
     let aligned = start % GROUP == 0 && (end % GROUP == 0 || end == size);
-    if end <= size && aligned && (start < end || whole) && end - start <= MAX_RANGE {
+    if size <= MAX_SIZE && end <= size && aligned && (start < end || whole) && end - start <= MAX_RANGE {
         return Ok(());
     }
     Err(ProofError::Range { start, end, size })

@@ -57,6 +57,7 @@ fn what_was_flushed_is_there_after_reopening() {
     drop(index);
     fs::write(home.path().join("index/snap.0000.generating"), b"torn").unwrap();
     let index = Index::open(home.path()).unwrap();
+    assert!(!home.path().join("index/snap.0000.generating").exists());
     assert_eq!(index.page(&cid(b"page")).unwrap(), Some(b"page".to_vec()));
 }
 

@@ -142,3 +142,14 @@ fn a_big_file_needs_its_outboard() {
     let (file, hashed) = file_of(&content(WIDE_GROUP + 1));
     assert!(matches!(encode_range(&file, &hashed.id, hashed.size, None, 0..GROUP), Err(ProofError::NoOutboard)));
 }
+
+#[test]
+fn a_monstrous_size_is_an_error_not_an_overflow() {
+    let id = ContentId([1; 32]);
+    for size in [MAX_SIZE, MAX_SIZE + 1, u64::MAX] {
+        let last = (size - 1) / GROUP * GROUP..size;
+        for range in [0..GROUP, last] {
+            assert!(decode_range(&id, size, range, &[0; 8192]).is_err());
+        }
+    }
+}
