@@ -2,6 +2,7 @@
 
 pub mod files;
 pub mod index;
+pub mod locate;
 pub mod lock;
 pub mod outboard;
 pub mod proof;

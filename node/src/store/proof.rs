@@ -1,1 +1,298 @@
-//! Store: proof.
+//! Proofs of ranges: what goes over the wire is bao's response encoding without the size prefix (bao-tree 0.17: pairs
+//! and leaves in pre-order) in groups of 16 KiB. Nothing that does not verify is written or handed on.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use bao_tree::io::BaoContentItem;
+use bao_tree::io::sync::DecodeResponseIter;
+use bao_tree::{BaoTree, BlockSize, ChunkNum, ChunkRanges};
+use blake3::Hasher;
+use blake3::hazmat::{ChainingValue, HasherExt, left_subtree_len};
+use rayon::prelude::*;
+
+use super::outboard::{GROUP, Outboard, Pair, WIDE_GROUP, fold};
+use crate::manifest::path::ContentId;
+
+/// Most bytes of a file in one proof.
+pub const MAX_RANGE: u64 = 1024 * 1024;
+/// Most bytes of a file: the largest offset a file system takes. Shapes of larger trees would overflow.
+const MAX_SIZE: u64 = i64::MAX.unsigned_abs();
+/// Most bytes of one encoded range: its data, the pairs inside it and two paths from the root of the largest tree.
+pub const MAX_ENCODED: u64 = MAX_RANGE + (MAX_RANGE / GROUP + 2 * 64) * super::outboard::PAIR as u64;
+/// [`GROUP`] as bao-tree counts it: 2^4 chunks of 1 KiB.
+pub(super) const BLOCK: BlockSize = BlockSize::from_chunk_log(4);
+
+/// A proof that could not be made or did not hold.
+#[derive(Debug, thiserror::Error)]
+pub enum ProofError {
+    /// Not a range of groups of this file, or a longer one than [`MAX_RANGE`].
+    #[error("no provable range: {start}..{end} of {size} bytes")]
+    Range {
+        /// First byte.
+        start: u64,
+        /// One past the last byte.
+        end: u64,
+        /// Of the file.
+        size: u64,
+    },
+    /// The file here no longer has the content of its id.
+    #[error("content changed or damaged at byte {offset}")]
+    Damaged {
+        /// Start of the bad group.
+        offset: u64,
+    },
+    /// A file over 256 KiB needs its outboard to prove a range.
+    #[error("no outboard")]
+    NoOutboard,
+    /// What the other side sent is not the proof of this range.
+    #[error("false proof: {what}")]
+    False {
+        /// What is wrong in it.
+        what: String,
+    },
+    /// The file could not be read.
+    #[error(transparent)]
+    Io {
+        /// Why.
+        #[from]
+        source: io::Error,
+    },
+}
+
+/// What hashing a file gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hashed {
+    /// BLAKE3 of its bytes.
+    pub id: ContentId,
+    /// How many they are.
+    pub size: u64,
+    /// Of a file over 256 KiB.
+    pub outboard: Option<Outboard>,
+}
+
+/// Hashes the bytes a file has now, in one pass, on all cores if it is big. A file that gets shorter meanwhile is an
+/// error (`UnexpectedEof`); other changes are the caller's to notice, by stat.
+pub fn hash_file(file: &File) -> io::Result<Hashed> {
+    let size = file.metadata()?.len();
+    if size <= WIDE_GROUP {
+        let data = read(file, 0, size)?;
+        return Ok(Hashed { id: hash_bytes(&data), size, outboard: None });
+    }
+    let groups: Vec<ChainingValue> = (0..size.div_ceil(WIDE_GROUP))
+        .into_par_iter()
+        .map_init(Vec::new, |buffer, number| {
+            let offset = number * WIDE_GROUP;
+            buffer.resize(usize::try_from(WIDE_GROUP.min(size - offset)).unwrap_or(0), 0);
+            file.read_exact_at(buffer, offset)?;
+            Ok(chaining_value(offset, buffer))
+        })
+        .collect::<io::Result<_>>()?;
+    let (id, outboard) = Outboard::from_groups(size, &groups);
+    Ok(Hashed { id, size, outboard: Some(outboard) })
+}
+
+/// Whether `bytes` are the content of `id`.
+pub fn verify_small(id: &ContentId, bytes: &[u8]) -> bool {
+    hash_bytes(bytes) == *id
+}
+
+fn hash_bytes(bytes: &[u8]) -> ContentId {
+    ContentId(*blake3::hash(bytes).as_bytes())
+}
+
+/// Encodes `range` of the file `id` with its proof. The range starts at a group and ends at one or at the end of the
+/// file; every 256 KiB group it touches is read once and checked first. `outboard` is needed over 256 KiB.
+pub fn encode_range(
+    file: &File,
+    id: &ContentId,
+    size: u64,
+    outboard: Option<&Outboard>,
+    range: Range<u64>,
+) -> Result<Vec<u8>, ProofError> {
+    check_range(size, &range)?;
+    if file.metadata()?.len() != size {
+        return Err(ProofError::Damaged { offset: 0 });
+    }
+    let outboard = outboard.filter(|o| o.size() == size);
+    let mut encoder = Encoder { file, size, outboard, range, out: Vec::new() };
+    encoder.above(Span { start: 0, len: size }, 0, id.0)?;
+    Ok(encoder.out)
+}
+
+/// A run of bytes under one node.
+#[derive(Clone, Copy)]
+struct Span {
+    start: u64,
+    len: u64,
+}
+
+impl Span {
+    /// What the node's two children cover.
+    fn split(self) -> (Self, Self) {
+        let left = left_subtree_len(self.len);
+        (Self { len: left, ..self }, Self { start: self.start + left, len: self.len - left })
+    }
+}
+
+struct Encoder<'a> {
+    file: &'a File,
+    size: u64,
+    outboard: Option<&'a Outboard>,
+    range: Range<u64>,
+    out: Vec<u8>,
+}
+
+impl Encoder<'_> {
+    /// The node over `span`, from the outboard; `number` is its pre-order number there.
+    fn above(&mut self, span: Span, number: usize, expected: ChainingValue) -> Result<(), ProofError> {
+        if !self.wants(span) {
+            return Ok(());
+        }
+        if span.len <= WIDE_GROUP {
+            return self.group(span, span.len == self.size, expected);
+        }
+        let pair = self.outboard.and_then(|o| o.pair(number)).copied().ok_or(ProofError::NoOutboard)?;
+        self.out.extend_from_slice(pair.as_flattened());
+        let (left, right) = span.split();
+        self.above(left, number + 1, pair[0])?;
+        self.above(right, number + index(left.len / WIDE_GROUP), pair[1])
+    }
+
+    /// The 256 KiB group (or less, at the end) over `span`, its inner pairs computed from its bytes.
+    fn group(&mut self, span: Span, is_root: bool, expected: ChainingValue) -> Result<(), ProofError> {
+        let damaged = || ProofError::Damaged { offset: span.start };
+        let data = read(self.file, span.start, span.len).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => damaged(),
+            _ => error.into(),
+        })?;
+        let (hash, pairs) = if is_root && span.len <= GROUP {
+            (hash_bytes(&data).0, Vec::new())
+        } else {
+            let starts = (span.start..).step_by(index(GROUP));
+            let values: Vec<_> =
+                data.chunks(index(GROUP)).zip(starts).map(|(leaf, start)| chaining_value(start, leaf)).collect();
+            fold(span.len, GROUP, &values, is_root)
+        };
+        if hash != expected {
+            return Err(damaged());
+        }
+        self.inside(span, &data, &pairs);
+        Ok(())
+    }
+
+    /// A node inside a checked group: `data` are the bytes under it, `pairs` its own pair and all below.
+    fn inside(&mut self, span: Span, data: &[u8], pairs: &[Pair]) {
+        if !self.wants(span) {
+            return;
+        }
+        let Some((pair, below)) = pairs.split_first() else {
+            self.out.extend_from_slice(data);
+            return;
+        };
+        self.out.extend_from_slice(pair.as_flattened());
+        let (left, right) = span.split();
+        let (left_data, right_data) = data.split_at(index(left.len));
+        let (left_pairs, right_pairs) = below.split_at(index(left.len / GROUP) - 1);
+        self.inside(left, left_data, left_pairs);
+        self.inside(right, right_data, right_pairs);
+    }
+
+    fn wants(&self, span: Span) -> bool {
+        span.len == 0 || (span.start < self.range.end && span.start + span.len > self.range.start)
+    }
+}
+
+/// A range whose proof held: its bytes and the pairs that lead to them. Only [`decode_range`] makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    pub(super) id: ContentId,
+    pub(super) size: u64,
+    pub(super) offset: u64,
+    pub(super) data: Vec<u8>,
+    /// By pre-order number in the tree of 16 KiB groups.
+    pub(super) parents: Vec<(u64, Pair)>,
+}
+
+impl Verified {
+    /// Where in the file the bytes belong.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The bytes.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+/// Verifies that `bytes` are the encoding of exactly `range` of the file `id` of `size` bytes.
+///
+/// That a range holds says nothing about the size unless it reaches the end: a file is whole when all of its groups,
+/// the last among them, were proven under the same size.
+pub fn decode_range(id: &ContentId, size: u64, range: Range<u64>, bytes: &[u8]) -> Result<Verified, ProofError> {
+    check_range(size, &range)?;
+    let tree = BaoTree::new(size, BLOCK);
+    let ranges = chunks(size, &range);
+    let mut rest = bytes;
+    let mut data = Vec::with_capacity(index(range.end - range.start));
+    let mut parents = Vec::new();
+    for item in DecodeResponseIter::new(id.0.into(), tree, &mut rest, &ranges) {
+        match item.map_err(|error| ProofError::False { what: error.to_string() })? {
+            BaoContentItem::Parent(parent) => {
+                if let Some(number) = tree.pre_order_offset(parent.node) {
+                    parents.push((number, [parent.pair.0.into(), parent.pair.1.into()]));
+                }
+            }
+            BaoContentItem::Leaf(leaf) => data.extend_from_slice(&leaf.data),
+        }
+    }
+    if !rest.is_empty() {
+        return Err(ProofError::False { what: format!("{} bytes too many", rest.len()) });
+    }
+    if data.len() as u64 != range.end - range.start {
+        return Err(ProofError::False { what: "another length".into() });
+    }
+    Ok(Verified { id: *id, size, offset: range.start, data, parents })
+}
+
+/// Whether `range` can be proven at all: see [`encode_range`].
+pub fn check_range(size: u64, range: &Range<u64>) -> Result<(), ProofError> {
+    let &Range { start, end } = range;
+    let whole = start == 0 && end == size;
+    let aligned = start % GROUP == 0 && (end % GROUP == 0 || end == size);
+    if size <= MAX_SIZE && end <= size && aligned && (start < end || whole) && end - start <= MAX_RANGE {
+        return Ok(());
+    }
+    Err(ProofError::Range { start, end, size })
+}
+
+/// A checked range as bao-tree wants it; open where it reaches the end, which includes the one leaf of an empty file.
+pub(super) fn chunks(size: u64, range: &Range<u64>) -> ChunkRanges {
+    let start = ChunkNum::full_chunks(range.start);
+    match range.end == size {
+        true => ChunkRanges::from(start..),
+        false => ChunkRanges::from(start..ChunkNum::chunks(range.end)),
+    }
+}
+
+/// Chaining value of the subtree over `data`, which starts at `offset` of its file and is not all of it.
+fn chaining_value(offset: u64, data: &[u8]) -> ChainingValue {
+    Hasher::new().set_input_offset(offset).update(data).finalize_non_root()
+}
+
+fn read(file: &File, offset: u64, len: u64) -> io::Result<Vec<u8>> {
+    let mut data = vec![0; index(len)];
+    file.read_exact_at(&mut data, offset)?;
+    Ok(data)
+}
+
+/// Lengths of ranges and groups, which are small.
+fn index(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,259 @@
-//! Store: stage.
+//! What is on its way into a destination, and what was there before. In `.murmir/` at the root of DEST:
+//! `stage/<id>` whole files, `stage/<id>.part` with `stage/<id>.obao16` partial ones, `old/<id>.<since>` superseded
+//! ones, `outboards/<id>.obao`. Nothing here is trusted after a restart: whole files are hashed, partial ones verified.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+
+use super::files::{Dir, FileError, Kind};
+use super::outboard::Outboard;
+use super::proof::{hash_file, verify_small};
+use crate::manifest::path::ContentId;
+
+mod partial;
+pub use partial::Partial;
+
+/// Suffix of a partial file.
+const PART: &str = ".part";
+/// Suffix of its outboard: 16 KiB groups, pre-order, zeros where nothing is known yet.
+const HASHES: &str = ".obao16";
+/// Suffix of a small file while it is written.
+const TEMPORARY: &str = ".tmp";
+
+/// Staging that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// The disk said no.
+    #[error(transparent)]
+    File {
+        /// Why.
+        #[from]
+        source: FileError,
+    },
+    /// Bytes of another content id or another file; not written.
+    #[error("not the content of {id}")]
+    False {
+        /// Hex id that was wanted.
+        id: String,
+    },
+    /// Finished too early.
+    #[error("{id} is incomplete: {bytes} bytes are missing")]
+    Incomplete {
+        /// Hex id.
+        id: String,
+        /// How many are missing.
+        bytes: u64,
+    },
+}
+
+/// A superseded file that is still here for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Old {
+    /// When it was superseded, Unix seconds.
+    since: u64,
+    size: u64,
+}
+
+/// The stage of one destination.
+#[derive(Debug)]
+pub struct Stage {
+    stage: Dir,
+    old: Dir,
+    outboards: Dir,
+    kept: Mutex<BTreeMap<[u8; 32], Old>>,
+}
+
+impl Stage {
+    /// Opens the stage in `.murmir`, hashing what is staged whole and removing what is not what its name says.
+    pub fn open(murmir: &Dir) -> Result<Self, FileError> {
+        let stage = murmir.child_or_make("stage")?;
+        let old = murmir.child_or_make("old")?;
+        let outboards = murmir.child_or_make("outboards")?;
+        for (name, kind) in stage.entries()? {
+            if !is_sound(&stage, &name, kind) {
+                discard(&stage, &name, kind)?;
+            }
+        }
+        let mut kept = BTreeMap::new();
+        for (name, kind) in old.entries()? {
+            match parse_old(&name).filter(|_| kind == Kind::File) {
+                Some((id, since)) => {
+                    let size = old.stat(&name)?.stamp.size;
+                    kept.insert(id.0, Old { since, size });
+                }
+                None => discard(&old, &name, kind)?,
+            }
+        }
+        Ok(Self { stage, old, outboards, kept: Mutex::new(kept) })
+    }
+
+    /// Stages a small file from all of its bytes.
+    pub fn put_small(&self, id: &ContentId, bytes: &[u8]) -> Result<(), StageError> {
+        if !verify_small(id, bytes) {
+            return Err(StageError::False { id: id.hex() });
+        }
+        let temporary = format!("{}{TEMPORARY}", id.hex());
+        remove(&self.stage, &temporary)?;
+        self.stage
+            .create_new(&temporary)?
+            .write_all(bytes)
+            .map_err(|e| FileError::new("write", &self.stage.path().join(&temporary), e))?;
+        Ok(self.stage.rename(&temporary, &self.stage, id.hex())?)
+    }
+
+    /// Opens the partial file `id` of `size` bytes, with what is left of it from before, or a new one. At most one at
+    /// a time per id; it may be written to by many threads.
+    pub fn partial(&self, id: &ContentId, size: u64) -> Result<Partial, StageError> {
+        Partial::open(&self.stage, id, size)
+    }
+
+    /// Turns a partial file with nothing missing into a staged one and stores its outboard, made from the hashes that
+    /// came with the data.
+    pub fn finish(&self, partial: &Partial) -> Result<Option<Outboard>, StageError> {
+        let outboard = partial.outboard()?;
+        let id = partial.id();
+        if let Some(outboard) = &outboard {
+            outboard.store(&self.outboards, id)?;
+        }
+        self.stage.rename(format!("{}{PART}", id.hex()), &self.stage, id.hex())?;
+        remove(&self.stage, &format!("{}{HASHES}", id.hex()))?;
+        Ok(outboard)
+    }
+
+    /// Whether `id` is staged whole.
+    pub fn complete(&self, id: &ContentId) -> bool {
+        self.stage.stat(id.hex()).is_ok_and(|stat| stat.kind == Kind::File)
+    }
+
+    /// The staged file `id`, to read.
+    pub fn open_file(&self, id: &ContentId) -> Result<File, FileError> {
+        self.stage.open_file(id.hex())
+    }
+
+    /// Moves the staged file `id` to its place, replacing what has that name.
+    pub fn take(&self, id: &ContentId, to: &Dir, name: impl AsRef<[u8]>) -> Result<(), FileError> {
+        self.stage.rename(id.hex(), to, name)
+    }
+
+    /// The directory of whole staged files, named by hex id: for modes, times and links before [`Stage::take`].
+    pub fn dir(&self) -> &Dir {
+        &self.stage
+    }
+
+    /// The directory of stored outboards.
+    pub fn outboards(&self) -> &Dir {
+        &self.outboards
+    }
+
+    /// Removes all that is staged of `id`.
+    pub fn remove(&self, id: &ContentId) -> Result<(), FileError> {
+        for suffix in ["", PART, HASHES] {
+            remove(&self.stage, &format!("{}{suffix}", id.hex()))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the file `name` of `from`, believed to be `id`, for others by a second name, before it is replaced or
+    /// deleted. `now` in Unix seconds. Served like any file: only with a proof made from its bytes.
+    pub fn keep(&self, id: &ContentId, from: &Dir, name: impl AsRef<[u8]>, now: u64) -> Result<(), FileError> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = kept.remove(&id.0) {
+            remove(&self.old, &old_name(id, before.since))?;
+        }
+        let new = old_name(id, now);
+        from.link(name, &self.old, &new)?;
+        kept.insert(id.0, Old { since: now, size: self.old.stat(&new)?.stamp.size });
+        Ok(())
+    }
+
+    /// The superseded file `id`, if it is still here.
+    pub fn kept(&self, id: &ContentId) -> Option<File> {
+        let since = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&id.0)?.since;
+        self.old.open_file(old_name(id, since)).ok()
+    }
+
+    /// Removes superseded files older than `grace` seconds, then the oldest until the rest fits in `budget` bytes,
+    /// with their outboards. Gives how many.
+    pub fn sweep(&self, now: u64, grace: u64, budget: u64) -> Result<usize, FileError> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let expired = expired(&kept, now, grace, budget);
+        for (id, since) in &expired {
+            remove(&self.old, &old_name(id, *since))?;
+            remove(&self.outboards, &super::outboard::file_name(id))?;
+            kept.remove(&id.0);
+        }
+        Ok(expired.len())
+    }
+}
+
+/// What a sweep removes, with its time: oldest first.
+fn expired(kept: &BTreeMap<[u8; 32], Old>, now: u64, grace: u64, budget: u64) -> Vec<(ContentId, u64)> {
+    let mut by_age: Vec<_> = kept.iter().map(|(id, old)| (old.since, old.size, ContentId(*id))).collect();
+    by_age.sort_unstable_by_key(|(since, _, id)| (*since, id.0));
+    let mut total = by_age.iter().fold(0u64, |sum, (_, size, _)| sum.saturating_add(*size));
+    by_age
+        .into_iter()
+        .take_while(|(since, size, _)| {
+            let goes = now.saturating_sub(*since) > grace || total > budget;
+            total = total.saturating_sub(*size);
+            goes
+        })
+        .map(|(since, _, id)| (id, since))
+        .collect()
+}
+
+/// Whether a name in `stage/` may stay: a whole file with the content of its name, or half of a partial pair.
+fn is_sound(stage: &Dir, name: &[u8], kind: Kind) -> bool {
+    let Some(text) = str::from_utf8(name).ok().filter(|_| kind == Kind::File) else { return false };
+    let has = |suffix: &str, stem: &str| stage.stat(format!("{stem}{suffix}")).is_ok_and(|s| s.kind == Kind::File);
+    if let Some(stem) = text.strip_suffix(PART) {
+        return parse_id(stem).is_some() && has(HASHES, stem);
+    }
+    if let Some(stem) = text.strip_suffix(HASHES) {
+        return parse_id(stem).is_some() && has(PART, stem);
+    }
+    let Some(id) = parse_id(text) else { return false };
+    stage.open_file(name).is_ok_and(|file| hash_file(&file).is_ok_and(|hashed| hashed.id == id))
+}
+
+fn old_name(id: &ContentId, since: u64) -> String {
+    format!("{}.{since}", id.hex())
+}
+
+fn parse_old(name: &[u8]) -> Option<(ContentId, u64)> {
+    let (id, since) = str::from_utf8(name).ok()?.split_once('.')?;
+    let parsed = (parse_id(id)?, u64::from_str(since).ok()?);
+    (old_name(&parsed.0, parsed.1).as_bytes() == name).then_some(parsed)
+}
+
+fn parse_id(hex: &str) -> Option<ContentId> {
+    let id = ContentId(*blake3::Hash::from_hex(hex).ok()?.as_bytes());
+    (id.hex() == hex).then_some(id)
+}
+
+/// Removes garbage; directories that are not empty are left, they are nobody's here.
+fn discard(dir: &Dir, name: &[u8], kind: Kind) -> Result<(), FileError> {
+    match kind {
+        Kind::Dir => {
+            if let Err(error) = dir.remove_dir(name) {
+                tracing::warn!(%error, "left in the stage");
+            }
+            Ok(())
+        }
+        Kind::File | Kind::Symlink | Kind::Special => dir.unlink(name),
+    }
+}
+
+/// Removes a name that may be missing.
+fn remove(dir: &Dir, name: &str) -> Result<(), FileError> {
+    match dir.unlink(name) {
+        Err(error) if !error.is_missing() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! A file that arrives in verified ranges, in any order, over any number of runs.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, PoisonError};
+
+use bao_tree::io::outboard::PreOrderOutboard;
+use bao_tree::io::sync::{encode_ranges_validated, valid_ranges};
+use bao_tree::{BaoTree, ByteRanges, ChunkRanges};
+
+use super::{HASHES, PART, StageError, remove};
+use crate::manifest::path::ContentId;
+use crate::store::files::{Dir, FileError};
+use crate::store::outboard::{self, GROUP, Outboard, PAIR, WIDE_GROUP};
+use crate::store::proof::{BLOCK, ProofError, Verified, check_range, chunks, verify_small};
+
+/// A partial file. Data are written before the hashes above them and both are verified again when it is opened, so a
+/// crash at any point costs only what was in flight.
+#[derive(Debug)]
+pub struct Partial {
+    id: ContentId,
+    size: u64,
+    data: File,
+    hashes: File,
+    name: String,
+    missing: Mutex<ByteRanges>,
+}
+
+impl Partial {
+    pub(super) fn open(stage: &Dir, id: &ContentId, size: u64) -> Result<Self, StageError> {
+        if size == 0 && !verify_small(id, &[]) {
+            return Err(StageError::False { id: id.hex() });
+        }
+        let name = format!("{}{PART}", id.hex());
+        let hashes_name = format!("{}{HASHES}", id.hex());
+        let hashes_size = outboard::parents(size, GROUP).saturating_mul(PAIR as u64);
+        let before = resume(stage, &name, size)?.zip(resume(stage, &hashes_name, hashes_size)?);
+        let resumed = before.is_some();
+        let (data, hashes) = match before {
+            Some(files) => files,
+            None => (create(stage, &name, size)?, create(stage, &hashes_name, hashes_size)?),
+        };
+        let name = stage.path().join(name).display().to_string();
+        let partial = Self { id: *id, size, data, hashes, name, missing: Mutex::new(ByteRanges::from(0..size)) };
+        if resumed {
+            let valid = partial.valid().map_err(|e| partial.failed("verify", e))?;
+            *partial.lock() -= valid;
+        }
+        Ok(partial)
+    }
+
+    /// Of what.
+    pub fn id(&self) -> &ContentId {
+        &self.id
+    }
+
+    /// Its size when it is whole, in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Writes a verified range of this very file.
+    pub fn write(&self, range: &Verified) -> Result<(), StageError> {
+        if (range.id, range.size) != (self.id, self.size) {
+            return Err(StageError::False { id: self.id.hex() });
+        }
+        self.write_all(range).map_err(|e| self.failed("write", e))?;
+        *self.lock() -= ByteRanges::from(range.offset..range.offset + range.data.len() as u64);
+        Ok(())
+    }
+
+    /// What is missing: ascending, apart, starting at groups.
+    pub fn missing(&self) -> Vec<Range<u64>> {
+        let missing = self.lock();
+        missing.boundaries().as_chunks::<2>().0.iter().map(|[start, end]| *start..*end).collect()
+    }
+
+    /// Encodes a range that is here, for others; see [`crate::store::proof::encode_range`].
+    pub fn encode_range(&self, range: Range<u64>) -> Result<Vec<u8>, ProofError> {
+        check_range(self.size, &range)?;
+        let mut out = Vec::new();
+        match encode_ranges_validated(&self.data, self.tree(), &chunks(self.size, &range), &mut out) {
+            Ok(()) => Ok(out),
+            Err(bao_tree::io::EncodeError::Io(source)) => Err(source.into()),
+            Err(_) => Err(ProofError::Damaged { offset: range.start }),
+        }
+    }
+
+    /// Its outboard in 256 KiB groups once nothing is missing; `None` for files that have none.
+    pub(super) fn outboard(&self) -> Result<Option<Outboard>, StageError> {
+        let bytes = self.missing().iter().map(|range| range.end - range.start).sum();
+        if bytes > 0 {
+            return Err(StageError::Incomplete { id: self.id.hex(), bytes });
+        }
+        if self.size <= WIDE_GROUP {
+            return Ok(None);
+        }
+        let made = Outboard::coarsen(&self.id, self.size, |number| {
+            let mut bytes = [0; PAIR];
+            self.hashes.read_exact_at(&mut bytes, number * PAIR as u64)?;
+            Ok(outboard::pair(&bytes))
+        });
+        let damaged = || StageError::False { id: self.id.hex() };
+        made.map_err(|e: io::Error| self.failed("read", e))?.ok_or_else(damaged).map(Some)
+    }
+
+    fn write_all(&self, range: &Verified) -> io::Result<()> {
+        self.data.write_all_at(&range.data, range.offset)?;
+        range
+            .parents
+            .iter()
+            .try_for_each(|(number, pair)| self.hashes.write_all_at(pair.as_flattened(), number * PAIR as u64))
+    }
+
+    /// What verifies of what is on disk.
+    fn valid(&self) -> io::Result<ByteRanges> {
+        let all = ChunkRanges::all();
+        let mut valid = ByteRanges::empty();
+        for range in valid_ranges(self.tree(), &self.data, &all) {
+            let range = range?;
+            valid |= ByteRanges::from(range.start.to_bytes()..range.end.to_bytes().min(self.size));
+        }
+        Ok(valid)
+    }
+
+    fn tree(&self) -> PreOrderOutboard<&File> {
+        PreOrderOutboard { root: self.id.0.into(), tree: BaoTree::new(self.size, BLOCK), data: &self.hashes }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, ByteRanges> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> StageError {
+        FileError::new(action, self.name.as_ref(), source).into()
+    }
+}
+
+/// Opens `name` if it is there with that size.
+fn resume(stage: &Dir, name: &str, size: u64) -> Result<Option<File>, FileError> {
+    match stage.stat(name) {
+        Ok(stat) if stat.stamp.size == size => stage.open_rw(name).map(Some),
+        Err(error) if !error.is_missing() => Err(error),
+        _ => Ok(None),
+    }
+}
+
+/// Makes `name` anew, all holes.
+fn create(stage: &Dir, name: &str, size: u64) -> Result<File, FileError> {
+    remove(stage, name)?;
+    let file = stage.create_new(name)?;
+    file.set_len(size).map_err(|e| FileError::new("allocate", &stage.path().join(name), e))?;
+    Ok(file)
+}
