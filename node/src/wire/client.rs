@@ -109,6 +109,11 @@ impl PeerClient {
         &self.hello
     }
 
+    /// Returns when the stream has ended.
+    pub async fn closed(&self) {
+        self.asks.closed().await;
+    }
+
     /// Why the stream ended, if it did.
     pub fn ended(&self) -> Option<&Error> {
         self.shared.end.get()
@@ -203,7 +208,7 @@ impl PeerClient {
         {
             return answer;
         }
-        self.asks.closed().await;
+        self.closed().await;
         Err(self.ended().cloned().unwrap_or(Error::Closed))
     }
 }
