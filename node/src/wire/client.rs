@@ -23,7 +23,7 @@ use super::{ContentId, Deadlines, Error, Have, ModuleId, rules};
 
 /// Bytes asked for and not yet received, in KiB.
 const IN_FLIGHT_KIB: u32 = 16 << 10;
-/// Requests under way: fewer than a server queues and works on, so that it never stops reading.
+/// Requests sent and not yet answered; as many again may wait to be sent.
 const IN_FLIGHT: usize = 32;
 /// Requests of one call that is too large for one request, at once.
 const SPLIT: usize = 4;
