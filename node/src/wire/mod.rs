@@ -5,6 +5,7 @@
 pub mod client;
 pub mod frame;
 pub mod have;
+mod id;
 pub mod limit;
 pub mod msg;
 pub mod rules;

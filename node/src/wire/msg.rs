@@ -75,6 +75,7 @@ pub struct Known {
     /// Number of the head within the epoch.
     pub seq: u64,
     /// Hash of the head.
+    #[serde(with = "super::id")]
     pub head: Hash32,
     /// When its Fresh record was issued, Unix seconds; 0 without one.
     pub issued: u64,
@@ -103,6 +104,7 @@ pub struct Told {
 #[serde(deny_unknown_fields)]
 pub struct GetHead {
     /// Of which module.
+    #[serde(with = "super::id")]
     pub module: ModuleId,
     /// What the asker has.
     pub have: Option<Known>,
@@ -148,6 +150,7 @@ pub struct HeadReply {
 #[serde(deny_unknown_fields)]
 pub struct GetPages {
     /// Whose tree.
+    #[serde(with = "super::id")]
     pub module: ModuleId,
     /// Which pages.
     pub pages: Vec<Cid>,
@@ -158,8 +161,10 @@ pub struct GetPages {
 #[serde(deny_unknown_fields)]
 pub struct GetRange {
     /// Whose file.
+    #[serde(with = "super::id")]
     pub module: ModuleId,
     /// Which file.
+    #[serde(with = "super::id")]
     pub id: ContentId,
     /// Its whole size in bytes.
     pub size: u64,
@@ -174,8 +179,10 @@ pub struct GetRange {
 #[serde(deny_unknown_fields)]
 pub struct GetBatch {
     /// Whose files.
+    #[serde(with = "super::id")]
     pub module: ModuleId,
     /// Which files, each with its size in bytes.
+    #[serde(with = "super::id::files")]
     pub files: Vec<(ContentId, u64)>,
 }
 
@@ -184,6 +191,7 @@ pub struct GetBatch {
 #[serde(deny_unknown_fields)]
 pub struct GetHave {
     /// Whose tree.
+    #[serde(with = "super::id")]
     pub module: ModuleId,
     /// The root of the tree.
     pub root: Cid,

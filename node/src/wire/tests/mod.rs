@@ -18,7 +18,7 @@ use tokio::io::DuplexStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use super::msg::{Held, Hello};
-use super::stub::{CheckedBundle, ContentId, Fresh, Generation, Hash32, ModuleId};
+use super::stub::Fresh;
 use super::*;
 
 /// Short, so that a test that waits for one ends soon.
@@ -32,24 +32,24 @@ const PATIENT: Deadlines =
     Deadlines { hello: Duration::from_secs(60), silence: Duration::from_secs(60), idle: Duration::from_secs(60) };
 
 fn module() -> ModuleId {
-    ModuleId([7; 32].into())
+    ModuleId::from_bytes([7; 32])
 }
 
 fn content(number: u32) -> ContentId {
     let mut bytes = [0; 32];
     bytes[..4].copy_from_slice(&number.to_be_bytes());
-    ContentId(bytes.into())
+    ContentId(bytes)
 }
 
 fn page_id(number: u32) -> Cid {
-    Cid::new_v1(0x71, Multihash::wrap(0x1e, content(number).0.as_slice()).unwrap())
+    Cid::new_v1(0x71, Multihash::wrap(0x1e, &content(number).0).unwrap())
 }
 
 fn bundle() -> CheckedBundle {
     CheckedBundle {
         bytes: vec![9; 700],
         generation: Generation { epoch: 1, seq: 41 },
-        head_hash: Hash32([8; 32].into()),
+        head_hash: Hash32([8; 32]),
         fresh: Some(Fresh { issued: 1_760_000_000 }),
     }
 }

@@ -86,7 +86,7 @@ async fn what_a_client_tells_is_heard() {
     let shelf = Arc::new(Shelf::default());
     let client = served(&shelf, PATIENT).await;
     let tell = Told { bundle: Some(vec![1; 10].into()), nominations: vec![vec![2; 20].into()] };
-    client.head(ModuleId([1; 32].into()), None, Some(tell), 0).await.unwrap();
+    client.head(ModuleId::from_bytes([1; 32]), None, Some(tell), 0).await.unwrap();
     assert_eq!(*shelf.heard.lock().unwrap(), [vec![1; 10], vec![2; 20]]);
 }
 
@@ -94,7 +94,7 @@ async fn what_a_client_tells_is_heard() {
 async fn an_unknown_module_is_refused_and_the_stream_goes_on() {
     let shelf = Arc::new(Shelf::default());
     let client = served(&shelf, PATIENT).await;
-    let refused = client.pages(ModuleId([1; 32].into()), &[page_id(1)]).await;
+    let refused = client.pages(ModuleId::from_bytes([1; 32]), &[page_id(1)]).await;
     assert!(matches!(refused, Err(Error::Refused { code: Code::UNKNOWN_MODULE, .. })), "{refused:?}");
     assert_eq!(shelf.asked.load(Ordering::Relaxed), 0);
     assert_eq!(client.pages(module(), &[page_id(1)]).await, Ok(vec![None]));
