@@ -12,7 +12,7 @@ const STREAMS_PER_PEER: u32 = 8;
 /// Connections from one IPv4 /24 or IPv6 /48.
 const CONNECTIONS_PER_NETWORK: u32 = 64;
 /// Requests one peer may make in a burst, and per second in the long run.
-const REQUESTS: (u64, u64) = (8192, 2048);
+const REQUESTS: (u64, u64) = (32_768, 8192);
 /// Bytes one peer may ask for in a burst, and per second in the long run: ten times a gigabit line.
 const BYTES: (u64, u64) = (4 << 30, 1 << 30);
 /// Peers remembered; beyond it those that owe nothing are forgotten first.
