@@ -1,1 +1,294 @@
-//! Wire: server.
+//! The answering side of one stream.
+//!
+//! Three loops run side by side, joined by bounded queues: one reads requests, one works on them (blocking, off the
+//! runtime), one writes answers. So the disk is one answer ahead of the network, and a client that does not read its
+//! answers holds up nobody but itself.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use libp2p::PeerId;
+use serde_bytes::ByteBuf;
+use tokio::sync::mpsc;
+
+use super::frame::{Frame, FrameReader, FrameWriter, MAX_REQUEST, within};
+use super::limit::{Full, Gate};
+use super::msg::{Busy, Code, GetHead, HeadReply, Hello, Known, Message, Parts, Refusal, Told, VERSION};
+use super::{Deadlines, Error, ModuleId, Provider, rules};
+
+/// Requests read and not yet worked on.
+const QUEUE: usize = 32;
+/// What a peer without a place is told.
+const COME_BACK: Duration = Duration::from_secs(30);
+
+/// Deadlines and the counters all streams of a node share.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    deadlines: Deadlines,
+    gate: Arc<Mutex<Gate>>,
+    start: Instant,
+}
+
+impl Limits {
+    /// Fresh counters.
+    pub fn new(deadlines: Deadlines) -> Self {
+        Self { deadlines, gate: Arc::default(), start: Instant::now() }
+    }
+
+    /// Looks at the counters; never blocks for long.
+    pub fn gate<T>(&self, look: impl FnOnce(&mut Gate, Duration) -> T) -> T {
+        let now = self.start.elapsed();
+        // Counters stay usable whatever happened to the holder of the lock.
+        look(&mut self.gate.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
+}
+
+/// One stream's place among those its peer may have; gives it back at the end.
+struct Place {
+    limits: Limits,
+    peer: PeerId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.limits.gate(|gate, _| gate.close_stream(&self.peer));
+    }
+}
+
+impl Place {
+    fn take(limits: &Limits, peer: PeerId) -> Result<Self, Full> {
+        limits.gate(|gate, now| gate.open_stream(peer, now))?;
+        Ok(Self { limits: limits.clone(), peer })
+    }
+}
+
+/// A request as the worker gets it: to be answered, to be put off, or already settled by its refusal.
+enum Job {
+    Answer(Message),
+    Busy(Message, Duration),
+    Refused(Message),
+}
+
+/// Answers `peer` on `stream` until it leaves ([`Error::Closed`] is the normal end), is silent too long or breaks a rule.
+pub async fn serve_stream<S>(stream: S, peer: PeerId, provider: Arc<dyn Provider>, limits: Limits) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let deadlines = limits.deadlines;
+    let (read, write) = stream.split();
+    let mut reader = FrameReader::new(read, MAX_REQUEST, deadlines.silence, Arc::default());
+    let mut writer = FrameWriter::new(write, deadlines.silence, Arc::<AtomicU64>::default());
+    let Ok(place) = Place::take(&limits, peer) else {
+        return writer.send(&Frame::about_stream(busy(COME_BACK, Vec::new()))).await;
+    };
+    within(deadlines.hello, greet(&mut reader, &mut writer)).await?;
+
+    let owed = AtomicUsize::new(0);
+    let (ask, asked) = mpsc::channel(QUEUE);
+    let (answer, answered) = mpsc::channel(1);
+    let reading = read_requests(&mut reader, ask, &owed, &place);
+    let answering =
+        async { tokio::join!(work(asked, answer, provider, peer), write_answers(&mut writer, answered, &owed)).1 };
+    tokio::pin!(answering);
+    tokio::select! {
+        written = &mut answering => written,
+        // What was read before, the last word on a broken rule included, is still answered.
+        read = reading => answering.await.and(read),
+    }
+}
+
+/// Reads the hello, sends ours.
+async fn greet<R, W>(reader: &mut FrameReader<R>, writer: &mut FrameWriter<W>) -> Result<(), Error>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let refused = match reader.next().await {
+        Ok(Frame { request: 0, message: Message::Hello(Hello { version: VERSION, agent, .. }) })
+            if agent.len() <= rules::MAX_TEXT =>
+        {
+            return writer.send(&Frame::about_stream(Message::HelloAck(Hello::ours()))).await;
+        }
+        Ok(Frame { message: Message::Hello(Hello { version, .. }), .. }) if version != VERSION => {
+            refuse(Code::VERSION, "version 1 is spoken here")
+        }
+        Ok(_) | Err(Error::Lie { .. }) => refuse(Code::BAD_REQUEST, "no hello"),
+        Err(error) => return Err(error),
+    };
+    writer.send(&Frame::about_stream(refused)).await?;
+    writer.close().await?;
+    Err(Error::Lie { what: "no hello" })
+}
+
+/// Reads and judges requests. Ends at the first that breaks a rule, after queueing its refusal.
+async fn read_requests<R: AsyncRead + Unpin>(
+    reader: &mut FrameReader<R>,
+    ask: mpsc::Sender<(u32, Job)>,
+    owed: &AtomicUsize,
+    place: &Place,
+) -> Result<(), Error> {
+    let mut expected = 1u32;
+    loop {
+        let frame = match next_request(reader, owed, place.limits.deadlines.idle).await {
+            Err(Error::Lie { what }) => Err(what),
+            other => Ok(other?),
+        };
+        let request = frame.and_then(|frame| {
+            rules::request(&frame.message)?;
+            if frame.request == expected { Ok(frame.message) } else { Err("requests out of order") }
+        });
+        owed.fetch_add(1, Ordering::Relaxed);
+        match request {
+            Ok(request) => {
+                let room = place.limits.gate(|gate, now| gate.admit(&place.peer, rules::cost(&request), now));
+                let job = match room {
+                    Ok(()) => Job::Answer(request),
+                    Err(wait) => Job::Busy(request, wait),
+                };
+                ask.send((expected, job)).await.map_err(|_| Error::Closed)?;
+            }
+            Err(what) => {
+                let job = Job::Refused(refuse(Code::BAD_REQUEST, what));
+                ask.send((0, job)).await.map_err(|_| Error::Closed)?;
+                return Err(Error::Lie { what });
+            }
+        }
+        expected = expected.checked_add(1).ok_or(Error::Closed)?;
+    }
+}
+
+/// The next request; waiting for it is idleness only while no answer is owed.
+async fn next_request<R: AsyncRead + Unpin>(
+    reader: &mut FrameReader<R>,
+    owed: &AtomicUsize,
+    idle: Duration,
+) -> Result<Frame, Error> {
+    loop {
+        match within(idle, reader.begun()).await {
+            Err(Error::Timeout) if owed.load(Ordering::Relaxed) > 0 => {}
+            begun => break begun?,
+        }
+    }
+    reader.next().await
+}
+
+/// Works on one request after the other where blocking is allowed.
+async fn work(
+    mut asked: mpsc::Receiver<(u32, Job)>,
+    answer: mpsc::Sender<Frame>,
+    provider: Arc<dyn Provider>,
+    peer: PeerId,
+) {
+    while let Some((request, job)) = asked.recv().await {
+        let provider = provider.clone();
+        let done = tokio::task::spawn_blocking(move || reply(job, &*provider, peer)).await;
+        let message = done.unwrap_or_else(|_| refuse(Code::INTERNAL, "failed here"));
+        if answer.send(Frame { request, message }).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn write_answers<W: AsyncWrite + Unpin>(
+    writer: &mut FrameWriter<W>,
+    mut answered: mpsc::Receiver<Frame>,
+    owed: &AtomicUsize,
+) -> Result<(), Error> {
+    while let Some(frame) = answered.recv().await {
+        writer.send(&frame).await?;
+        owed.fetch_sub(1, Ordering::Relaxed);
+    }
+    writer.close().await
+}
+
+/// The message that settles a job.
+fn reply(job: Job, provider: &dyn Provider, peer: PeerId) -> Message {
+    match job {
+        Job::Answer(request) => answer(request, provider, peer),
+        Job::Busy(request, wait) => {
+            let others = module_of(&request).map(|module| sample(provider, &module, rules::MAX_NOMINATIONS));
+            busy(wait, others.unwrap_or_default())
+        }
+        Job::Refused(message) => message,
+    }
+}
+
+/// The answer to a request that obeys the rules.
+fn answer(request: Message, provider: &dyn Provider, peer: PeerId) -> Message {
+    if let Message::GetHead(get) = request {
+        return Message::Head(head(get, provider, peer));
+    }
+    let Some(module) = module_of(&request).filter(|module| provider.bundle(module).is_some()) else {
+        return refuse(Code::UNKNOWN_MODULE, "no such module here");
+    };
+    match request {
+        Message::GetPages(get) => Message::Pages(fitting(get.pages.iter().map(|cid| provider.page(&module, cid)))),
+        Message::GetRange(get) => {
+            let range = get.start..get.start.saturating_add(get.length);
+            Message::Range(Parts::one(provider.range(&module, &get.id, get.size, range)))
+        }
+        Message::GetBatch(get) => {
+            let files = get.files.iter().map(|(id, size)| provider.small(&module, id, *size));
+            Message::Batch(fitting(files))
+        }
+        Message::GetHave(get) => Message::Have(provider.have(&module, &get.root).bounded()),
+        _ => refuse(Code::BAD_REQUEST, "not a request"),
+    }
+}
+
+fn module_of(request: &Message) -> Option<ModuleId> {
+    match request {
+        Message::GetHead(get) => Some(get.module),
+        Message::GetPages(get) => Some(get.module),
+        Message::GetRange(get) => Some(get.module),
+        Message::GetBatch(get) => Some(get.module),
+        Message::GetHave(get) => Some(get.module),
+        _ => None,
+    }
+}
+
+/// As many parts, from the first on, as one answer holds.
+fn fitting(parts: impl Iterator<Item = Option<Vec<u8>>>) -> Parts {
+    let cap = usize::try_from(rules::MAX_BATCH).unwrap_or(usize::MAX);
+    let mut fitting = Parts::default();
+    for part in parts {
+        let size = part.as_ref().map_or(0, Vec::len);
+        if !fitting.sizes().is_empty() && fitting.bytes().saturating_add(size) > cap {
+            break;
+        }
+        fitting.push(part.as_deref());
+    }
+    fitting
+}
+
+/// Takes in what is told, then says what is new.
+fn head(get: GetHead, provider: &dyn Provider, peer: PeerId) -> HeadReply {
+    if let Some(Told { bundle, nominations }) = get.tell {
+        let records = nominations.into_iter().map(ByteBuf::into_vec).collect();
+        provider.heard(peer, bundle.into_iter().map(ByteBuf::into_vec).collect(), records);
+    }
+    let bundle = provider.bundle(&get.module).filter(|bundle| get.have != Some(Known::of(bundle)));
+    let mut holds = provider.holds(&get.module);
+    holds.truncate(rules::MAX_HOLDS);
+    let wanted = usize::try_from(get.sample).unwrap_or(0);
+    HeadReply {
+        bundle: bundle.map(|bundle| ByteBuf::from(bundle.bytes())),
+        holds,
+        nominations: sample(provider, &get.module, wanted),
+    }
+}
+
+fn sample(provider: &dyn Provider, module: &ModuleId, count: usize) -> Vec<ByteBuf> {
+    let records = provider.nominations(module).into_iter().filter(|record| record.len() <= rules::MAX_NOMINATION);
+    records.take(count.min(rules::MAX_NOMINATIONS)).map(ByteBuf::from).collect()
+}
+
+fn refuse(code: Code, text: &str) -> Message {
+    Message::Error(Refusal { code, text: text.to_owned() })
+}
+
+fn busy(wait: Duration, peers: Vec<ByteBuf>) -> Message {
+    Message::Busy(Busy { retry_after: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX), peers })
+}

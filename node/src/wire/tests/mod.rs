@@ -1,0 +1,116 @@
+//! Both sides against honest, lying and hostile ones, in memory.
+
+mod golden;
+mod hostile;
+mod liars;
+mod pairs;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cid::Cid;
+use libp2p::PeerId;
+use multihash::Multihash;
+use tokio::io::DuplexStream;
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+use super::msg::{Held, Hello};
+use super::stub::Fresh;
+use super::*;
+
+/// Short, so that a test that waits for one ends soon.
+const QUICK: Deadlines = Deadlines {
+    hello: Duration::from_millis(200),
+    silence: Duration::from_millis(200),
+    idle: Duration::from_millis(400),
+};
+/// Long enough never to matter.
+const PATIENT: Deadlines =
+    Deadlines { hello: Duration::from_secs(60), silence: Duration::from_secs(60), idle: Duration::from_secs(60) };
+
+fn module() -> ModuleId {
+    ModuleId::from_bytes([7; 32])
+}
+
+fn content(number: u32) -> ContentId {
+    let mut bytes = [0; 32];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    ContentId(bytes)
+}
+
+fn page_id(number: u32) -> Cid {
+    Cid::new_v1(0x71, Multihash::wrap(0x1e, &content(number).0).unwrap())
+}
+
+fn bundle() -> CheckedBundle {
+    CheckedBundle {
+        bytes: vec![9; 700],
+        generation: Generation { epoch: 1, seq: 41 },
+        head_hash: Hash32([8; 32]),
+        fresh: Some(Fresh { issued: 1_760_000_000 }),
+    }
+}
+
+/// A holder of one module; counts what it is asked for.
+#[derive(Default)]
+struct Shelf {
+    small: HashMap<ContentId, Vec<u8>>,
+    pages: HashMap<Cid, Vec<u8>>,
+    nominations: Vec<Vec<u8>>,
+    asked: AtomicUsize,
+    heard: std::sync::Mutex<Vec<Vec<u8>>>,
+}
+
+impl Provider for Shelf {
+    fn bundle(&self, id: &ModuleId) -> Option<CheckedBundle> {
+        (*id == module()).then(bundle)
+    }
+
+    fn holds(&self, _: &ModuleId) -> Vec<Held> {
+        vec![Held { epoch: 1, seq: 41, root: page_id(1) }]
+    }
+
+    fn nominations(&self, _: &ModuleId) -> Vec<Vec<u8>> {
+        self.nominations.clone()
+    }
+
+    fn page(&self, _: &ModuleId, cid: &Cid) -> Option<Vec<u8>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.pages.get(cid).cloned()
+    }
+
+    fn small(&self, _: &ModuleId, id: &ContentId, size: u64) -> Option<Vec<u8>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.small.get(id).filter(|bytes| bytes.len() as u64 == size).cloned()
+    }
+
+    fn range(&self, _: &ModuleId, id: &ContentId, _: u64, range: Range<u64>) -> Option<Vec<u8>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let whole = self.small.get(id)?;
+        whole.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?).map(<[u8]>::to_vec)
+    }
+
+    fn have(&self, _: &ModuleId, _: &Cid) -> Have {
+        Have::of((0..20_000).map(|number| number * 2))
+    }
+
+    fn heard(&self, _: PeerId, bundles: Vec<Vec<u8>>, nominations: Vec<Vec<u8>>) {
+        self.heard.lock().unwrap().extend(bundles.into_iter().chain(nominations));
+    }
+}
+
+/// Both ends of a stream with a window of 64 KiB.
+fn duplex() -> (Compat<DuplexStream>, Compat<DuplexStream>) {
+    let (near, far) = tokio::io::duplex(64 << 10);
+    (near.compat(), far.compat())
+}
+
+/// A client of a server that gives what is on `shelf`.
+async fn served(shelf: &Arc<Shelf>, deadlines: Deadlines) -> PeerClient {
+    let (near, far) = duplex();
+    tokio::spawn(serve_stream(far, PeerId::random(), shelf.clone(), Limits::new(deadlines)));
+    PeerClient::connect(near, Hello::ours(), deadlines).await.unwrap()
+}
