@@ -149,9 +149,7 @@ impl Page {
             Some((entries.checked_add(more)?, bytes.checked_add(size)?))
         };
         match self {
-            Self::Leaf(entries) => {
-                entries.iter().map(|entry| (entry.count(), entry.bytes())).try_fold((0, 0), add)
-            }
+            Self::Leaf(entries) => entries.iter().map(|entry| (entry.count(), entry.bytes())).try_fold((0, 0), add),
             Self::Index { children, .. } => {
                 children.iter().map(|child| (child.entries, child.bytes)).try_fold((0, 0), add)
             }
@@ -304,7 +302,9 @@ impl RootNode {
             return Err(PageError::Unsupported { what: format!("tree version {version}") });
         }
         if let Some(feature) = required.first() {
-            return Err(PageError::Unsupported { what: format!("feature {}", super::path::escape(feature.as_bytes())) });
+            return Err(PageError::Unsupported {
+                what: format!("feature {}", super::path::escape(feature.as_bytes())),
+            });
         }
         if optional.len() > MAX_LIST || late.len() > MAX_LIST || mode & !MODE_MASK != 0 {
             return Err(PageError::invalid(cid, "lists too long, or mode bits that no tree carries"));

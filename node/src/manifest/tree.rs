@@ -37,10 +37,7 @@ pub enum TreeError {
 ///
 /// # Errors
 /// [`TreeError`].
-pub fn build_directory(
-    entries: Vec<Entry>,
-    sink: &mut impl FnMut(Cid, Vec<u8>),
-) -> Result<DirLink, TreeError> {
+pub fn build_directory(entries: Vec<Entry>, sink: &mut impl FnMut(Cid, Vec<u8>)) -> Result<DirLink, TreeError> {
     if let Some(pair) = entries.windows(2).find(|pair| pair[0].name >= pair[1].name) {
         return Err(TreeError::Order { name: pair[1].name.clone() });
     }

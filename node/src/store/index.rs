@@ -14,7 +14,9 @@ use serde_bytes::ByteArray;
 
 use super::files::Stamp;
 use super::lock::{Lock, LockError};
-use crate::manifest::path::{ContentId, Name, TreePath};
+use crate::manifest::ContentId;
+use crate::manifest::path::{Name, TreePath};
+use crate::manifest::walk::Pages;
 
 /// Of the rows; a database of another version is emptied.
 const SCHEMA: [u8; 4] = 1u32.to_be_bytes();
@@ -257,6 +259,14 @@ fn decode(bytes: &[u8]) -> Option<Directory> {
         Some((Name::new(&name).ok()?, (stamp, ContentId(id.into_array()))))
     };
     rows.into_iter().map(known).collect()
+}
+
+impl Pages for Index {
+    type Error = IndexError;
+
+    fn page(&self, cid: &Cid) -> Result<Option<Vec<u8>>, IndexError> {
+        Self::page(self, cid)
+    }
 }
 
 #[cfg(test)]

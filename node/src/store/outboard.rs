@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use blake3::hazmat::{ChainingValue, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 
 use super::files::{Dir, FileError};
-use crate::manifest::path::ContentId;
+use crate::manifest::ContentId;
 
 /// Bytes under one leaf of a stored outboard.
 pub const WIDE_GROUP: u64 = 256 * 1024;

@@ -14,7 +14,7 @@ use blake3::hazmat::{ChainingValue, HasherExt, left_subtree_len};
 use rayon::prelude::*;
 
 use super::outboard::{GROUP, Outboard, Pair, WIDE_GROUP, fold};
-use crate::manifest::path::ContentId;
+use crate::manifest::ContentId;
 
 /// Most bytes of a file in one proof.
 pub const MAX_RANGE: u64 = 1024 * 1024;

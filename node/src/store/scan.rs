@@ -9,7 +9,8 @@ use std::mem;
 
 use rayon::prelude::*;
 
-use crate::manifest::path::{ContentId, Name, TreePath};
+use crate::manifest::ContentId;
+use crate::manifest::path::{Name, TreePath};
 use crate::store::files::{Dir, FileError, Kind, Stamp, Stat, escape};
 use crate::store::locate::DirCache;
 

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use super::files::{Dir, FileError, Kind};
 use super::outboard::Outboard;
 use super::proof::{hash_file, verify_small};
-use crate::manifest::path::ContentId;
+use crate::manifest::ContentId;
 
 mod partial;
 pub use partial::Partial;

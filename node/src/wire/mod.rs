@@ -10,7 +10,6 @@ pub mod limit;
 pub mod msg;
 pub mod rules;
 pub mod server;
-mod stub;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +18,9 @@ use std::time::Duration;
 
 use cid::Cid;
 use libp2p::PeerId;
-use stub::{CheckedBundle, ContentId, Generation, Hash32, ModuleId};
+use tracker_less::record::{CheckedBundle, Generation, Hash32, ModuleId};
+
+use crate::manifest::ContentId;
 
 pub use self::client::PeerClient;
 pub use self::have::Have;

@@ -20,7 +20,6 @@ const CLOCK_SLACK: u64 = 600;
 #[derive(Serialize, Deserialize)]
 struct RawBundle(ByteBuf, String, Raw, Raw, Option<Raw>);
 
-
 /// A bundle whose every part was verified: charter by root key, head by a head key, Fresh by a head or fresh key, all for the
 /// module that root key and name make.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -46,8 +46,7 @@ pub struct Charter {
 }
 
 type RawAccepted = (u64, ByteBuf, u64, ByteBuf);
-type RawCharter =
-    (u64, Vec<ByteBuf>, Vec<ByteBuf>, Vec<ByteBuf>, u64, u64, Vec<RawAccepted>, Option<ByteBuf>);
+type RawCharter = (u64, Vec<ByteBuf>, Vec<ByteBuf>, Vec<ByteBuf>, u64, u64, Vec<RawAccepted>, Option<ByteBuf>);
 
 fn bytes(bytes: impl AsRef<[u8]>) -> ByteBuf {
     ByteBuf::from(bytes.as_ref())

@@ -78,20 +78,7 @@ pub struct Nomination {
 }
 
 #[derive(Serialize, Deserialize)]
-struct RawNomination(
-    ByteBuf,
-    u64,
-    u64,
-    Cid,
-    u16,
-    Vec<ByteBuf>,
-    Vec<String>,
-    Vec<String>,
-    String,
-    String,
-    u64,
-    u64,
-);
+struct RawNomination(ByteBuf, u64, u64, Cid, u16, Vec<ByteBuf>, Vec<String>, Vec<String>, String, String, u64, u64);
 
 impl Nomination {
     /// The generation held.
@@ -117,7 +104,8 @@ impl Nomination {
     }
 
     fn read(raw: RawNomination) -> Result<Self, RecordError> {
-        let RawNomination(module, epoch, seq, root, share, addresses, http, rsync, region, contact, issued, until) = raw;
+        let RawNomination(module, epoch, seq, root, share, addresses, http, rsync, region, contact, issued, until) =
+            raw;
         check_root(DOMAIN, &root)?;
         let texts = http.iter().chain(&rsync).chain([&region, &contact]);
         let too_long = texts.into_iter().any(|text| text.len() > MAX_TEXT);

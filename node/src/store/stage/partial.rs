@@ -11,7 +11,7 @@ use bao_tree::io::sync::{encode_ranges_validated, valid_ranges};
 use bao_tree::{BaoTree, ByteRanges, ChunkRanges};
 
 use super::{HASHES, PART, StageError, remove};
-use crate::manifest::path::ContentId;
+use crate::manifest::ContentId;
 use crate::store::files::{Dir, FileError};
 use crate::store::outboard::{self, GROUP, Outboard, PAIR, WIDE_GROUP};
 use crate::store::proof::{BLOCK, ProofError, Verified, check_range, chunks, verify_small};

@@ -17,8 +17,9 @@ use multihash::Multihash;
 use tokio::io::DuplexStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
+use tracker_less::record::{Charter, Fresh, Head, SecretKey};
+
 use super::msg::{Held, Hello};
-use super::stub::Fresh;
 use super::*;
 
 /// Short, so that a test that waits for one ends soon.
@@ -32,7 +33,7 @@ const PATIENT: Deadlines =
     Deadlines { hello: Duration::from_secs(60), silence: Duration::from_secs(60), idle: Duration::from_secs(60) };
 
 fn module() -> ModuleId {
-    ModuleId::from_bytes([7; 32])
+    bundle().module()
 }
 
 fn content(number: u32) -> ContentId {
@@ -45,13 +46,27 @@ fn page_id(number: u32) -> Cid {
     Cid::new_v1(0x71, Multihash::wrap(0x1e, &content(number).0).unwrap())
 }
 
+/// Generation 41 of epoch 1, signed by a fixed key.
 fn bundle() -> CheckedBundle {
-    CheckedBundle {
-        bytes: vec![9; 700],
-        generation: Generation { epoch: 1, seq: 41 },
-        head_hash: Hash32([8; 32]),
-        fresh: Some(Fresh { issued: 1_760_000_000 }),
-    }
+    let key = SecretKey::from_seed([7; 32]);
+    let name = "golden".parse().unwrap();
+    let module = ModuleId::new(&key.public().publisher(), &name);
+    let charter = Charter {
+        epoch: 1,
+        heads: vec![key.public()],
+        fresh: Vec::new(),
+        trackers: Vec::new(),
+        fresh_for: 1_209_600,
+        nomination_for: 86_400,
+        accepted: Vec::new(),
+        successor: None,
+    };
+    let (previous, root) = (Some(Hash32([8; 32])), page_id(0));
+    let head = Head { module, epoch: 1, seq: 41, previous, root, entries: 3, bytes: 700, created: 1_750_000_000 };
+    let unfresh = CheckedBundle::sign(&key, &key, &name, &charter, head, None).unwrap();
+    let (issued, until) = (1_760_000_000, 1_761_209_600);
+    let fresh = Fresh { module, epoch: 1, seq: 41, head: unfresh.head_hash(), issued, until };
+    unfresh.with_fresh(&key, &fresh).unwrap()
 }
 
 /// A holder of one module; counts what it is asked for.

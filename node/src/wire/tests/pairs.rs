@@ -76,7 +76,7 @@ async fn a_head_is_sent_to_those_who_have_another_or_a_staler_one() {
     let known = Known::of(&bundle());
     for have in [None, Some(Known { seq: 40, ..known.clone() }), Some(Known { issued: 0, ..known })] {
         let reply = client.head(module(), have, None, 5).await.unwrap();
-        assert_eq!(reply.bundle.unwrap(), bundle().bytes);
+        assert_eq!(reply.bundle.unwrap(), bundle().bytes());
         assert_eq!(reply.nominations.len(), 5);
     }
 }
