@@ -128,6 +128,11 @@ impl Stage {
         self.stage.stat(id.hex()).is_ok_and(|stat| stat.kind == Kind::File)
     }
 
+    /// Whether a former run left a part of `id`.
+    pub fn has_partial(&self, id: &ContentId) -> bool {
+        self.stage.stat(format!("{}{PART}", id.hex())).is_ok_and(|stat| stat.kind == Kind::File)
+    }
+
     /// The staged file `id`, to read.
     pub fn open_file(&self, id: &ContentId) -> Result<File, FileError> {
         self.stage.open_file(id.hex())

@@ -1,1 +1,269 @@
-//! Publish and fetch.
+//! The two flows. Publish: scan, tree, index, sign, announce. Fetch: resolve, sources, pages, plan, bytes, place, index,
+//! report.
+
+pub mod dest;
+pub mod fetch;
+pub mod holding;
+pub mod pages;
+pub mod pass;
+pub mod pick;
+pub mod place;
+pub mod plan;
+pub mod publish;
+pub mod resolve;
+pub mod source;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use libp2p::PeerId;
+use thiserror::Error;
+use tracker_less::machine::Event;
+use tracker_less::net::Swarm;
+use tracker_less::record::{CheckedBundle, Generation, ModuleId, ModuleName, PublisherId};
+
+use crate::manifest::page::PageError;
+use crate::store::files::FileError;
+use crate::store::index::{Index, IndexError};
+use crate::store::scan::ScanError;
+use crate::store::state::{Module, State, StateError};
+use holding::Holdings;
+
+/// What every flow works with: the state on disk, the index, the swarm, and what this node hands out.
+pub struct Node {
+    /// Keys, marks, bundles, registrations.
+    pub state: Arc<State>,
+    /// Pages and stat rows; can be rebuilt.
+    pub index: Arc<Index>,
+    /// The way to others.
+    pub swarm: Swarm,
+    /// What others get from here.
+    pub holdings: Arc<Holdings>,
+}
+
+impl Node {
+    /// The files that the state keeps of a module.
+    ///
+    /// # Errors
+    /// The state directory fails.
+    pub fn marks(&self, module: &ModuleRef) -> Result<Module, SyncError> {
+        Ok(self.state.module(&module.publisher.to_string(), module.name.as_str())?)
+    }
+
+    /// The highest head ever verified here.
+    ///
+    /// # Errors
+    /// The state directory fails, or holds a bundle that does not verify.
+    pub fn seen(&self, module: &ModuleRef) -> Result<Option<CheckedBundle>, SyncError> {
+        let Some(bytes) = self.marks(module)?.seen()? else { return Ok(None) };
+        CheckedBundle::verify(&bytes).map(Some).map_err(|error| SyncError::BadState { reason: error.to_string() })
+    }
+
+    /// Takes note of a verified bundle: the highest head ever seen reaches the disk before anything is done with it, and the
+    /// swarm hears of it.
+    ///
+    /// # Errors
+    /// The state could not be written.
+    pub async fn witness(&self, bundle: &CheckedBundle) -> Result<(), SyncError> {
+        let module = ModuleRef::of(bundle);
+        let known = self.seen(&module)?;
+        if known.is_none_or(|known| supersedes(bundle, &known)) {
+            self.marks(&module)?.set_seen(bundle.bytes())?;
+        }
+        self.swarm.tell(Event::Bundle { bytes: bundle.bytes().to_vec() }).await;
+        Ok(())
+    }
+}
+
+/// True for a higher generation, or for a later Fresh of the same head.
+fn supersedes(new: &CheckedBundle, old: &CheckedBundle) -> bool {
+    let issued = |bundle: &CheckedBundle| bundle.fresh().map(|fresh| fresh.issued);
+    let same = new.generation() == old.generation() && new.head_hash() == old.head_hash();
+    new.generation() > old.generation() || (same && issued(new) > issued(old))
+}
+
+/// A module by publisher and name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleRef {
+    /// Whose.
+    pub publisher: PublisherId,
+    /// Its name.
+    pub name: ModuleName,
+    /// What the network calls it.
+    pub id: ModuleId,
+}
+
+impl ModuleRef {
+    /// The module `name` of `publisher`.
+    pub fn new(publisher: PublisherId, name: ModuleName) -> Self {
+        let id = ModuleId::new(&publisher, &name);
+        Self { publisher, name, id }
+    }
+
+    /// The module of a bundle.
+    pub fn of(bundle: &CheckedBundle) -> Self {
+        Self::new(bundle.publisher().clone(), bundle.name().clone())
+    }
+}
+
+impl std::fmt::Display for ModuleRef {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "murmir://{}/{}", self.publisher, self.name)
+    }
+}
+
+/// One source's part in a pass (the rows of `done`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceRow {
+    /// Who.
+    pub peer: PeerId,
+    /// Accepted payload bytes.
+    pub received: u64,
+    /// Requests sent.
+    pub requests: u64,
+    /// Answers that did not verify.
+    pub bad: u64,
+    /// Dropped for good.
+    pub banned: bool,
+}
+
+impl SourceRow {
+    /// A source that has done nothing yet.
+    pub fn new(peer: PeerId) -> Self {
+        Self { peer, received: 0, requests: 0, bad: 0, banned: false }
+    }
+}
+
+/// Why a flow ended early.
+#[derive(Debug, Error)]
+pub enum SyncError {
+    /// Nobody answered (10).
+    #[error("nobody answered for {module}")]
+    NobodyAnswered {
+        /// The module asked for.
+        module: String,
+        /// What was tried, and what each said.
+        tried: Vec<String>,
+    },
+    /// Somebody answered, but had no acceptable head (40).
+    #[error("no reachable node knows {module}")]
+    NoHead {
+        /// The module asked for.
+        module: String,
+        /// What was tried, and what each said.
+        tried: Vec<String>,
+    },
+    /// Head and pages are there, but some content is not (24).
+    #[error("no reachable source holds {pieces} of the pieces that are missing ({sources} sources answered)")]
+    NoSource {
+        /// Requests nobody could answer.
+        pieces: usize,
+        /// Sources that took part.
+        sources: usize,
+        /// What was tried, and what each said.
+        tried: Vec<String>,
+    },
+    /// What can be had is older than what the destination holds (43).
+    #[error("the newest generation that can be had is {offered}, and {placed} is placed already")]
+    Rollback {
+        /// What is offered.
+        offered: Generation,
+        /// What is placed.
+        placed: Generation,
+    },
+    /// The tree breaks a rule of the format, or carries names that are refused.
+    #[error("the tree of {module} is refused: {reason}")]
+    BadTree {
+        /// Which module.
+        module: String,
+        /// The rule, and the escaped path where there is one.
+        reason: String,
+        /// The feature is unknown here, not wrong (4 instead of 12).
+        unsupported: bool,
+    },
+    /// No such path in the module (23).
+    #[error("{path} is not in the module")]
+    UnknownPath {
+        /// Escaped path.
+        path: String,
+    },
+    /// The destination holds files that murmir did not write (1).
+    #[error("{dest} is not empty and was not written by murmir")]
+    NotOurs {
+        /// The destination.
+        dest: PathBuf,
+    },
+    /// The destination cannot be used as asked (1).
+    #[error("{dest}: {reason}")]
+    BadDest {
+        /// The destination.
+        dest: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The plan changes more than the guards allow (25).
+    #[error("{reason}")]
+    Guarded {
+        /// Which guard, with figures.
+        reason: String,
+    },
+    /// A limit set by the user stopped the pass (47).
+    #[error("{reason}")]
+    Limit {
+        /// Which limit, with figures.
+        reason: String,
+    },
+    /// Publishing without knowing the newest generation (1).
+    #[error("no state of this key here, and nobody reachable knows {module}")]
+    NoHistory {
+        /// The module.
+        module: String,
+    },
+    /// Publishing cannot continue from here (43).
+    #[error("{module} forked at {at}: two different heads carry this number")]
+    Forked {
+        /// The module.
+        module: String,
+        /// The number that was signed twice.
+        at: Generation,
+    },
+    /// Entries that could not be read (23) or that changed meanwhile (24), in a publish.
+    #[error("{count} entries could not be published, first {first}")]
+    Unreadable {
+        /// How many.
+        count: usize,
+        /// The first, escaped, with its reason.
+        first: String,
+        /// True if all of them changed or vanished, rather than being unreadable.
+        vanished: bool,
+    },
+    /// The state directory holds something that murmir did not write (11).
+    #[error("the state is damaged: {reason}")]
+    BadState {
+        /// What is wrong.
+        reason: String,
+    },
+    /// Another run works on the same thing (46).
+    #[error("another run holds {what}")]
+    Locked {
+        /// The locked thing.
+        what: String,
+    },
+    /// A local file operation failed (11).
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The state directory failed (11).
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The index failed (11).
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The walk over a local directory failed (11).
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+}
+
+/// Turns a page's refusal into the refusal of its tree.
+pub(crate) fn refuse(module: &ModuleRef, error: &PageError) -> SyncError {
+    SyncError::BadTree { module: module.to_string(), reason: error.to_string(), unsupported: error.is_unsupported() }
+}

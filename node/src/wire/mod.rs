@@ -33,6 +33,8 @@ use self::msg::{Code, Held};
 pub trait Provider: Send + Sync + 'static {
     /// The newest verified bundle of a module; none when the module is not served here.
     fn bundle(&self, module: &ModuleId) -> Option<CheckedBundle>;
+    /// The bundle of the newest generation of which something is held.
+    fn held(&self, module: &ModuleId) -> Option<CheckedBundle>;
     /// Generations of the module of which something is held, newest first.
     fn holds(&self, module: &ModuleId) -> Vec<Held>;
     /// A sample of signed nominations for the module.

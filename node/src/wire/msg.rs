@@ -124,6 +124,8 @@ pub struct Held {
     pub seq: u64,
     /// The root of its tree.
     pub root: Cid,
+    /// All of it is there; otherwise ask which entries are.
+    pub whole: bool,
 }
 
 impl Held {
@@ -139,6 +141,8 @@ impl Held {
 pub struct HeadReply {
     /// The newest bundle; absent when the asker has it or the module is not known.
     pub bundle: Option<ByteBuf>,
+    /// The bundle of the newest generation held, where that is not the newest known.
+    pub held: Option<ByteBuf>,
     /// Generations held, newest first.
     pub holds: Vec<Held>,
     /// A sample of signed nominations.

@@ -129,7 +129,7 @@ fn slots(parts: &Parts, asked: usize) -> Result<(), &'static str> {
 }
 
 fn head(get: &GetHead, reply: &HeadReply) -> Result<(), &'static str> {
-    if reply.bundle.as_ref().is_some_and(|bundle| bundle.len() > MAX_BUNDLE) {
+    if reply.bundle.iter().chain(&reply.held).any(|bundle| bundle.len() > MAX_BUNDLE) {
         return Err("a bundle over the size cap");
     }
     if reply.holds.len() > MAX_HOLDS {

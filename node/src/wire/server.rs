@@ -269,12 +269,15 @@ fn head(get: GetHead, provider: &dyn Provider, peer: PeerId) -> HeadReply {
         let records = nominations.into_iter().map(ByteBuf::into_vec).collect();
         provider.heard(peer, bundle.into_iter().map(ByteBuf::into_vec).collect(), records);
     }
-    let bundle = provider.bundle(&get.module).filter(|bundle| get.have != Some(Known::of(bundle)));
+    let newest = provider.bundle(&get.module);
+    let held = provider.held(&get.module).filter(|held| newest.as_ref().map(Known::of) != Some(Known::of(held)));
+    let bundle = newest.filter(|bundle| get.have != Some(Known::of(bundle)));
     let mut holds = provider.holds(&get.module);
     holds.truncate(rules::MAX_HOLDS);
     let wanted = usize::try_from(get.sample).unwrap_or(0);
     HeadReply {
         bundle: bundle.map(|bundle| ByteBuf::from(bundle.bytes())),
+        held: held.map(|bundle| ByteBuf::from(bundle.bytes())),
         holds,
         nominations: sample(provider, &get.module, wanted),
     }

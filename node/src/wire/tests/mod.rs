@@ -84,8 +84,12 @@ impl Provider for Shelf {
         (*id == module()).then(bundle)
     }
 
+    fn held(&self, module: &ModuleId) -> Option<CheckedBundle> {
+        self.bundle(module)
+    }
+
     fn holds(&self, _: &ModuleId) -> Vec<Held> {
-        vec![Held { epoch: 1, seq: 41, root: page_id(1) }]
+        vec![Held { epoch: 1, seq: 41, root: page_id(1), whole: true }]
     }
 
     fn nominations(&self, _: &ModuleId) -> Vec<Vec<u8>> {

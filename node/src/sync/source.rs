@@ -1,0 +1,318 @@
+//! Finds nodes that hold a module: every way in at once, for as long as a run lasts.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tracker_less::machine::Event;
+use tracker_less::record::CheckedBundle;
+
+use super::{ModuleRef, Node};
+use crate::wire::client::PeerClient;
+use crate::wire::msg::{HeadReply, Hello, Known};
+use crate::wire::{self, Deadlines};
+
+/// Sources found and not yet taken.
+const QUEUE: usize = 64;
+/// Between two rounds of the mirror book and the DHT.
+const ROUND: Duration = Duration::from_secs(3);
+/// Most nodes that one run talks to.
+const MAX_PEERS: usize = 64;
+/// Most failures remembered for the error message.
+const MAX_NOTES: usize = 16;
+/// Nominations asked for with a head.
+const SAMPLE: u32 = 16;
+
+/// A generation that a source holds.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// Its head, verified.
+    pub bundle: CheckedBundle,
+    /// All of it is there, by the source's word.
+    pub whole: bool,
+}
+
+/// A node that holds some generation of the module.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Who it is.
+    pub peer: PeerId,
+    /// The open stream.
+    pub client: PeerClient,
+    /// What it holds.
+    pub offers: Vec<Offer>,
+}
+
+/// How a run stands with a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Being asked.
+    Asked,
+    /// A source now.
+    Source,
+    /// Answered without holding anything, or failed: asked again in a later round.
+    Again,
+    /// Never again in this run.
+    Banned,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    peers: HashMap<PeerId, Standing>,
+    notes: Vec<String>,
+    /// Somebody spoke our protocol, whatever it said.
+    answered: bool,
+    /// Every way in was tried once.
+    first_round: bool,
+    /// Hints not yet dialled or asked.
+    hints: usize,
+}
+
+/// Looks for sources of one module in the background; ends when dropped.
+pub struct Finder {
+    found: mpsc::Receiver<Source>,
+    shared: Arc<Mutex<Shared>>,
+    news: Arc<Notify>,
+    search: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Finder {
+    fn drop(&mut self) {
+        self.search.abort();
+    }
+}
+
+impl Finder {
+    /// Starts looking: `hints` are dialled, and connected nodes, nominations and the DHT are asked, all at once.
+    pub fn start(node: Arc<Node>, module: ModuleRef, hints: Vec<Multiaddr>) -> Self {
+        let (sender, found) = mpsc::channel(QUEUE);
+        let shared = Arc::new(Mutex::new(Shared { hints: hints.len().min(MAX_PEERS), ..Shared::default() }));
+        let news = Arc::new(Notify::new());
+        let search = Search { node, module, shared: Arc::clone(&shared), news: Arc::clone(&news), sender };
+        let search = tokio::spawn(search.run(hints));
+        Self { found, shared, news, search }
+    }
+
+    /// The next node that holds some generation of the module. Waits for as long as it takes; safe to cancel.
+    pub async fn next(&mut self) -> Source {
+        match self.found.recv().await {
+            Some(source) => source,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The next such node, if one is there now.
+    pub fn try_next(&mut self) -> Option<Source> {
+        self.found.try_recv().ok()
+    }
+
+    /// Returns when something may have changed: an answer, a failure, the end of a round.
+    pub async fn changed(&self) {
+        self.news.notified().await;
+    }
+
+    /// Never asks this node again.
+    pub fn ban(&self, peer: PeerId) {
+        lock(&self.shared).peers.insert(peer, Standing::Banned);
+    }
+
+    /// The stream to this node ended: it may be asked again.
+    pub fn lost(&self, peer: PeerId) {
+        lock(&self.shared).peers.insert(peer, Standing::Again);
+    }
+
+    /// True once every way in was tried, and nobody is being asked.
+    pub fn is_exhausted(&self) -> bool {
+        let shared = lock(&self.shared);
+        shared.first_round && !shared.peers.values().any(|standing| *standing == Standing::Asked)
+    }
+
+    /// True while an address that the user gave has not answered or failed yet.
+    pub fn awaits_hints(&self) -> bool {
+        lock(&self.shared).hints > 0
+    }
+
+    /// True if anybody answered in our protocol, with or without the module.
+    pub fn was_answered(&self) -> bool {
+        lock(&self.shared).answered
+    }
+
+    /// What was tried in vain, and what each said.
+    pub fn tried(&self) -> Vec<String> {
+        lock(&self.shared).notes.clone()
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Clone)]
+struct Search {
+    node: Arc<Node>,
+    module: ModuleRef,
+    shared: Arc<Mutex<Shared>>,
+    news: Arc<Notify>,
+    sender: mpsc::Sender<Source>,
+}
+
+impl Search {
+    async fn run(self, hints: Vec<Multiaddr>) {
+        let mut asks = JoinSet::new();
+        self.node.swarm.tell(Event::Watch { module: self.module.id }).await;
+        for hint in hints.into_iter().take(MAX_PEERS) {
+            asks.spawn(self.clone().dial(hint));
+        }
+        loop {
+            for nomination in self.node.swarm.mirrors(self.module.id).await {
+                self.ask_once(&mut asks, nomination.peer(), nomination.nomination().addresses.clone());
+            }
+            self.ask_connected(&mut asks).await;
+            let swarm = &self.node.swarm;
+            let (providers, bundles) =
+                tokio::join!(swarm.providers(self.module.id), swarm.find_bundle(self.module.id));
+            for bundle in bundles {
+                self.witness(&bundle).await;
+            }
+            for peer in providers {
+                self.ask_once(&mut asks, peer, Vec::new());
+            }
+            if !lock(&self.shared).first_round {
+                while asks.join_next().await.is_some() {}
+                self.ask_connected(&mut asks).await;
+                while asks.join_next().await.is_some() {}
+                lock(&self.shared).first_round = true;
+                self.news.notify_waiters();
+            }
+            tokio::time::sleep(ROUND).await;
+            while asks.try_join_next().is_some() {}
+        }
+    }
+
+    async fn ask_connected(&self, asks: &mut JoinSet<()>) {
+        for row in self.node.swarm.peers().await {
+            self.ask_once(asks, row.peer, Vec::new());
+        }
+    }
+
+    /// Asks a node unless it is being asked, is a source, or was banned.
+    fn ask_once(&self, asks: &mut JoinSet<()>, peer: PeerId, addresses: Vec<Multiaddr>) {
+        if peer == self.node.swarm.peer_id() || !self.claim(peer) {
+            return;
+        }
+        let search = self.clone();
+        asks.spawn(async move {
+            if !addresses.is_empty() {
+                // A failure shows when the stream is opened.
+                let _ = search.node.swarm.connect(peer, addresses).await;
+            }
+            search.ask(peer).await;
+        });
+    }
+
+    /// Marks a node as being asked; false if it must not be asked now.
+    fn claim(&self, peer: PeerId) -> bool {
+        let mut shared = lock(&self.shared);
+        let full = shared.peers.len() >= MAX_PEERS;
+        match shared.peers.get(&peer) {
+            Some(Standing::Asked | Standing::Source | Standing::Banned) => false,
+            None if full => false,
+            _ => {
+                shared.peers.insert(peer, Standing::Asked);
+                true
+            }
+        }
+    }
+
+    async fn dial(self, hint: Multiaddr) {
+        match self.node.swarm.dial(hint).await {
+            Err(error) => self.note(error.to_string()),
+            Ok(peer) if self.claim(peer) => self.ask(peer).await,
+            Ok(_) => {}
+        }
+        let mut shared = lock(&self.shared);
+        shared.hints = shared.hints.saturating_sub(1);
+        drop(shared);
+        self.news.notify_waiters();
+    }
+
+    /// Opens a stream, exchanges heads, and hands the node on if it holds something.
+    async fn ask(&self, peer: PeerId) {
+        let standing = match self.exchange(peer).await {
+            Ok(source) => {
+                lock(&self.shared).answered = true;
+                if source.offers.is_empty() {
+                    Standing::Again
+                } else if self.sender.send(source).await.is_ok() {
+                    Standing::Source
+                } else {
+                    Standing::Banned
+                }
+            }
+            Err(why) => {
+                self.note(format!("{peer}: {why}"));
+                Standing::Again
+            }
+        };
+        lock(&self.shared).peers.insert(peer, standing);
+        self.news.notify_waiters();
+    }
+
+    async fn exchange(&self, peer: PeerId) -> Result<Source, String> {
+        let stream = self.node.swarm.open(peer).await.map_err(|error| error.to_string())?;
+        let client = PeerClient::connect(stream, Hello::ours(), Deadlines::default()).await.map_err(text)?;
+        let seen = self.node.seen(&self.module).map_err(|error| error.to_string())?;
+        let known = seen.as_ref().map(Known::of);
+        let reply = client.head(self.module.id, known, None, SAMPLE).await.map_err(text)?;
+        let offers = self.digest(peer, reply, seen).await?;
+        Ok(Source { peer, client, offers })
+    }
+
+    /// Verifies what a node answered, takes note of it, and says which generations it holds.
+    async fn digest(
+        &self,
+        from: PeerId,
+        reply: HeadReply,
+        seen: Option<CheckedBundle>,
+    ) -> Result<Vec<Offer>, String> {
+        let mut known: Vec<CheckedBundle> = seen.into_iter().collect();
+        for bytes in reply.bundle.iter().chain(&reply.held) {
+            let bundle = CheckedBundle::verify(bytes).map_err(|error| error.to_string())?;
+            if bundle.module() != self.module.id {
+                return Err("a head of another module".to_owned());
+            }
+            self.witness(&bundle).await;
+            known.push(bundle);
+        }
+        for nomination in reply.nominations {
+            self.node.swarm.tell(Event::Nomination { bytes: nomination.into_vec(), from }).await;
+        }
+        known.extend(self.node.swarm.candidates(self.module.id).await);
+        let offer = |held: wire::msg::Held| {
+            let mut same = known.iter().filter(|bundle| bundle.generation() == held.generation());
+            let bundle = same.find(|bundle| *bundle.root() == held.root)?.clone();
+            Some(Offer { bundle, whole: held.whole })
+        };
+        Ok(reply.holds.into_iter().filter_map(offer).collect())
+    }
+
+    async fn witness(&self, bundle: &CheckedBundle) {
+        if let Err(error) = self.node.witness(bundle).await {
+            self.note(error.to_string());
+        }
+    }
+
+    fn note(&self, what: String) {
+        let mut shared = lock(&self.shared);
+        if shared.notes.len() < MAX_NOTES && !shared.notes.contains(&what) {
+            shared.notes.push(what);
+        }
+    }
+}
+
+fn text(error: wire::Error) -> String {
+    error.to_string()
+}
