@@ -2,12 +2,12 @@
 //!
 //! Left may use right: cli -> service, control -> sync -> wire -> store -> manifest -> `tracker_less`.
 
-pub mod config;
-pub mod control;
-pub mod error;
+
+
+
 pub mod manifest;
-pub mod reference;
-pub mod service;
+
+
 pub mod store;
 pub mod sync;
 pub mod wire;

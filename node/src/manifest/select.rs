@@ -103,6 +103,16 @@ impl Selector {
         Ok(())
     }
 
+    /// The patterns as texts, `+ PATTERN` or `- PATTERN`, in order.
+    pub fn to_texts(&self) -> Vec<String> {
+        let text = |rule: &Rule| {
+            let (sign, slash) = (if rule.include { '+' } else { '-' }, if rule.anchored { "/" } else { "" });
+            let tail = if rule.dirs_only { "/" } else { "" };
+            format!("{sign} {slash}{}{tail}", String::from_utf8_lossy(&rule.pattern))
+        };
+        self.rules.iter().map(text).collect()
+    }
+
     /// What becomes of an entry of the module, given that all directories above it were not skipped.
     pub fn choose(&self, path: &TreePath, is_dir: bool) -> Choice {
         let Some(below) = path.relative_to(&self.base) else {

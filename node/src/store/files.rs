@@ -93,7 +93,7 @@ impl FileError {
     }
 
     /// An error of `action` on `path`.
-    pub(super) fn new(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn new(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Io { action, path: escape(path.as_os_str().as_bytes()), source: source.into() }
     }
 }

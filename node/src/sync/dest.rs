@@ -1,24 +1,61 @@
 //! The destination of a pass: opened once, locked, looked at, and remembered.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rayon::prelude::*;
+use rustix::fs::{FlockOperation, flock};
 
 use super::pass::{Kind, Request};
+use super::plan::{Local, LocalKind, LocalTree};
 use super::{Node, SyncError};
-use crate::store::files::Dir;
-use crate::store::lock::Lock;
+use crate::manifest::ContentId;
+use crate::manifest::path::{Name, TreePath};
+use crate::store::files::{Dir, FileError, Stamp, Stat};
+use crate::store::index::{Directory, Index};
+use crate::store::locate::locate;
+use crate::store::proof;
+use crate::store::scan::{Hasher, ProblemKind, Scan, Scanned, ScannedDir, ScannedNode};
+use crate::store::stage::Stage;
 
 /// Our own directory at the root of a destination.
 pub const OWN_DIR: &str = ".murmir";
 
-/// An opened and locked destination.
+/// An opened and locked destination. Clones share the lock.
+#[derive(Clone)]
 pub struct Destination {
     /// The directory, by descriptor: every later operation starts here.
     pub root: Dir,
-    /// Its absolute path, for messages and the registration.
+    /// Its absolute path.
     pub path: PathBuf,
     /// Nothing stood there before this run.
     pub is_new: bool,
-    _lock: Option<Lock>,
+    /// Locks the directory itself, so that no lock file is left behind.
+    lock: Option<Arc<File>>,
+}
+
+/// What stands in a destination.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// By path.
+    pub tree: LocalTree,
+    /// What tells one state of a file from another.
+    pub stamps: HashMap<TreePath, Stamp>,
+}
+
+impl Found {
+    /// The content of a file that is still in the state it was found in.
+    fn id(&self, path: &TreePath, stamp: &Stamp) -> Option<ContentId> {
+        let local = self.tree.get(path).filter(|_| self.stamps.get(path) == Some(stamp))?;
+        match &local.kind {
+            LocalKind::File { id, .. } => *id,
+            _ => None,
+        }
+    }
 }
 
 impl Destination {
@@ -28,42 +65,222 @@ impl Destination {
     /// A missing parent without `--mkpath` (11), `/` or the home directory, a directory that holds files murmir did not
     /// write where the pass may delete or replace them (1), another run at work there (46).
     pub fn open(node: &Node, request: &Request) -> Result<Self, SyncError> {
-        let path = request.dest.clone();
         refuse_precious(request)?;
+        let path = request.dest.clone();
         let is_new = !path.exists();
-        if is_new && !request.dry_run {
-            make(&path, request.mkpath)?;
-        }
         if is_new && request.dry_run {
             // Nothing to look at, nothing to lock: a dry run leaves no trace.
-            let root = Dir::open(nearest_existing(&path))?;
-            return Ok(Self { root, path, is_new, _lock: None });
+            let root = Dir::open(Path::new("/"))?;
+            return Ok(Self { root, path, is_new, lock: None });
+        }
+        if is_new {
+            make(&path, request.mkpath)?;
         }
         let root = Dir::open(&path)?;
-        let lock = Lock::acquire_dir(&root).map_err(|_| SyncError::Locked { what: path.display().to_string() })?;
-        let this = Self { root, path, is_new, _lock: Some(lock) };
+        let lock = File::open(&path).map_err(|error| FileError::new("open", &path, error))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| SyncError::Locked { what: path.display().to_string() })?;
+        let this = Self { root, path, is_new, lock: Some(Arc::new(lock)) };
         this.check_ours(node, request)?;
         Ok(this)
     }
 
-    /// A replica may be made only where nothing foreign can get lost.
+    /// A replica is made only where nothing foreign can get lost, and one module has one replica per state.
     fn check_ours(&self, node: &Node, request: &Request) -> Result<(), SyncError> {
-        let risky = request.rules.delete || request.kind == Kind::Mirror;
-        if !risky || request.adopt || self.is_new || node.state.last_pass(&self.path)?.is_some() {
+        let replica = request.rules.delete || request.kind == Kind::Mirror;
+        if !replica || request.adopt {
+            return Ok(());
+        }
+        if request.kind == Kind::Mirror
+            && let Some(other) = node.marks(&request.module)?.registration()?
+            && other.directory != self.path
+        {
+            let reason = format!("the module is registered at {}", other.directory.display());
+            return Err(SyncError::BadDest { dest: self.path.clone(), reason });
+        }
+        let known = node.is_registered_here(&request.module, &self.path)? || node.was_fetched(&self.path, request)?;
+        if known || self.is_new {
             return Ok(());
         }
         let foreign = self.root.entries()?.iter().any(|(name, _)| name != OWN_DIR.as_bytes());
         if foreign { Err(SyncError::NotOurs { dest: self.path.clone() }) } else { Ok(()) }
     }
+
+    /// Our own directory in it.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn own_dir(&self) -> Result<Dir, SyncError> {
+        Ok(self.root.child_or_make(OWN_DIR)?)
+    }
+
+    /// Opens the stage; what a former run left there is verified.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn stage(&self) -> Result<Arc<Stage>, SyncError> {
+        Ok(Arc::new(Stage::open(&self.own_dir()?)?))
+    }
+
+    /// Looks at everything that is there. Contents are known from the index where nothing changed; of the rest those files are
+    /// hashed whose size `wanted` names: only they can spare a download.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn scan(
+        &self,
+        index: &Index,
+        wanted: &HashSet<u64>,
+        keeps: &(dyn Fn(&TreePath, bool) -> bool + Sync),
+    ) -> Result<Found, SyncError> {
+        if self.is_unmade() {
+            return Ok(Found::default());
+        }
+        let known = Known { index, tree: self.key() };
+        let started = nanos_now();
+        let scanned =
+            Scan { root: &self.root, hasher: &known, read: false, wanted: keeps, started }.run()?;
+        let mut found = Found::default();
+        collect(&scanned.root, &TreePath::root(), &mut found);
+        note_special(&scanned, &mut found);
+        self.hash_unknown(&mut found, wanted);
+        Ok(found)
+    }
+
+    fn hash_unknown(&self, found: &mut Found, wanted: &HashSet<u64>) {
+        let unknown: Vec<TreePath> = found
+            .tree
+            .iter()
+            .filter(|(_, local)| match &local.kind {
+                LocalKind::File { size, id: None, .. } => wanted.contains(size),
+                _ => false,
+            })
+            .map(|(path, _)| path.clone())
+            .collect();
+        if !unknown.is_empty() {
+            tracing::info!(files = unknown.len(), "hashing files that the index does not know");
+        }
+        let hashed: Vec<(TreePath, ContentId)> = unknown
+            .into_par_iter()
+            .filter_map(|path| {
+                let (dir, name) = locate(&self.root, &path).ok()?;
+                let file = dir.open_file(&name).ok()?;
+                let id = proof::hash_file(&file).ok()?.id;
+                let now = dir.stat(&name).ok()?.stamp;
+                (found.stamps.get(&path) == Some(&now)).then_some((path, id))
+            })
+            .collect();
+        for (path, content) in hashed {
+            if let Some(Local { kind: LocalKind::File { id, .. }, .. }) = found.tree.get_mut(&path) {
+                *id = Some(content);
+            }
+        }
+    }
+
+    /// Writes down the state of every file whose content is known, for the next pass: of what was placed, and of what still
+    /// stands as it was found.
+    ///
+    /// # Errors
+    /// The directory or the index fails.
+    pub fn remember(
+        &self,
+        index: &Index,
+        placed: &HashMap<TreePath, (ContentId, u64)>,
+        found: &Found,
+    ) -> Result<(), SyncError> {
+        let nothing = Known { index, tree: b"" };
+        let all = |_: &TreePath, _: bool| true;
+        let scan = Scan { root: &self.root, hasher: &nothing, read: false, wanted: &all, started: nanos_now() };
+        let mut now = Found::default();
+        collect(&scan.run()?.root, &TreePath::root(), &mut now);
+        let mut rows: BTreeMap<TreePath, Directory> = BTreeMap::new();
+        for (path, stamp) in now.stamps {
+            let (Some(dir), Some(name)) = (path.parent(), path.name()) else { continue };
+            let row = rows.entry(dir).or_default();
+            let id = match placed.get(&path) {
+                Some((id, size)) => (*size == stamp.size).then_some(*id),
+                None => found.id(&path, &stamp),
+            };
+            if let Some(id) = id {
+                row.insert(name, (stamp, id));
+            }
+        }
+        index.put_directories(self.key(), &rows)?;
+        Ok(())
+    }
+
+    /// A dry run on a directory that does not exist.
+    pub fn is_unmade(&self) -> bool {
+        self.lock.is_none()
+    }
+
+    /// Removes our own directory after a fetch; what cannot be removed stays.
+    pub fn clean_up(&self) {
+        if let Err(error) = remove_below(&self.root, OWN_DIR.as_bytes()) {
+            tracing::debug!(%error, "own directory not removed");
+        }
+    }
+
+    /// What the index calls this tree.
+    pub fn key(&self) -> &[u8] {
+        use std::os::unix::ffi::OsStrExt;
+        self.path.as_os_str().as_bytes()
+    }
 }
 
-/// `/` and the home directory are nobody's mirror.
+/// Knows what the index knows, and reads nothing.
+struct Known<'a> {
+    index: &'a Index,
+    tree: &'a [u8],
+}
+
+impl Hasher for Known<'_> {
+    fn known(&self, dir: &TreePath) -> HashMap<Name, (Stamp, ContentId)> {
+        self.index.directory(self.tree, dir).unwrap_or_default()
+    }
+
+    fn hash(&self, _: &File, _: &Stat) -> io::Result<ContentId> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Flattens a scanned directory.
+fn collect(dir: &ScannedDir, at: &TreePath, found: &mut Found) {
+    for entry in &dir.entries {
+        let Ok(path) = at.join(&entry.name) else { continue };
+        let stamp = entry.stat.stamp;
+        let kind = match &entry.node {
+            ScannedNode::File { id, .. } => {
+                found.stamps.insert(path.clone(), stamp);
+                LocalKind::File { size: stamp.size, id: *id, inode: stamp.ino }
+            }
+            ScannedNode::Dir(below) => {
+                collect(below, &path, found);
+                LocalKind::Dir
+            }
+            ScannedNode::Symlink { target } => LocalKind::Symlink(target.clone()),
+        };
+        found.tree.insert(path, Local { kind, mode: entry.mode, mtime: stamp.mtime });
+    }
+}
+
+/// Devices, FIFOs and sockets stand in the way of files, and go where the module has nothing.
+fn note_special(scanned: &Scanned, found: &mut Found) {
+    for problem in scanned.problems.iter().filter(|problem| problem.kind == ProblemKind::Special) {
+        let path = Name::new(&problem.name).and_then(|name| problem.dir.join(&name));
+        if let Ok(path) = path {
+            found.tree.insert(path, Local { kind: LocalKind::Special, mode: 0, mtime: 0 });
+        }
+    }
+}
+
+/// `/` and the home directory are nobody's replica.
 fn refuse_precious(request: &Request) -> Result<(), SyncError> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let real = request.dest.canonicalize().unwrap_or_else(|_| request.dest.clone());
-    let risky = request.rules.delete || request.kind == Kind::Mirror;
-    if risky && (real == Path::new("/") || home.is_some_and(|home| home == real)) {
-        let reason = "refused as a replica: it would delete what the module does not have".to_owned();
+    let replica = request.rules.delete || request.kind == Kind::Mirror;
+    if replica && (real == Path::new("/") || home.is_some_and(|home| home == real)) {
+        let reason = "refused as a replica, which deletes what the module does not have".to_owned();
         return Err(SyncError::BadDest { dest: request.dest.clone(), reason });
     }
     Ok(())
@@ -71,9 +288,19 @@ fn refuse_precious(request: &Request) -> Result<(), SyncError> {
 
 fn make(path: &Path, parents: bool) -> Result<(), SyncError> {
     let made = if parents { std::fs::create_dir_all(path) } else { std::fs::create_dir(path) };
-    made.map_err(|error| SyncError::Disk { path: path.to_owned(), reason: error.to_string() })
+    Ok(made.map_err(|error| FileError::new("make directory", path, error))?)
 }
 
-fn nearest_existing(path: &Path) -> &Path {
-    path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"))
+fn remove_below(dir: &Dir, name: &[u8]) -> Result<(), FileError> {
+    let own = dir.child(name)?;
+    for (below, kind) in own.entries()? {
+        if kind == crate::store::files::Kind::Dir { remove_below(&own, &below)? } else { own.unlink(&below)? }
+    }
+    dir.remove_dir(name)
+}
+
+/// Nanoseconds since the epoch.
+pub fn nanos_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

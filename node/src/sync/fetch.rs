@@ -13,6 +13,7 @@ use tracker_less::record::ModuleId;
 
 use super::pick::{Picker, Piece, PieceId, SourceId};
 use super::plan::Want;
+use super::shelf::Arriving;
 use super::source::{Finder, Source};
 use super::{SourceRow, SyncError};
 use crate::manifest::ContentId;
@@ -99,6 +100,8 @@ pub struct Download {
     rows: Vec<SourceRow>,
     flights: FuturesUnordered<BoxFuture<'static, Landing>>,
     idle_since: Option<Instant>,
+    /// What others may have from this run already.
+    arriving: Arc<Arriving>,
     progress: Arc<Progress>,
 }
 
@@ -113,6 +116,7 @@ impl Download {
         root: Cid,
         stage: Arc<Stage>,
         wants: Vec<Want>,
+        arriving: Arc<Arriving>,
         progress: Arc<Progress>,
     ) -> Result<Self, SyncError> {
         let jobs = jobs(&stage, wants)?;
@@ -134,6 +138,7 @@ impl Download {
             rows: Vec::new(),
             flights: FuturesUnordered::new(),
             idle_since: None,
+            arriving,
             progress,
         })
     }
@@ -289,8 +294,11 @@ impl Download {
         before.saturating_sub(job.piece().bytes)
     }
 
-    /// Closes a large content once its last range is there.
+    /// Closes a large content once its last range is there; whatever is complete can be had from here.
     fn finish_content(&mut self, piece: PieceId) -> Result<(), SyncError> {
+        if let Some(Job::Batch(wants)) = self.jobs.get(piece) {
+            wants.iter().for_each(|want| self.arriving.arrived(&want.id));
+        }
         let Some(content) = self.jobs.get(piece).and_then(job_content) else { return Ok(()) };
         let Some(left) = self.open.get_mut(&content) else { return Ok(()) };
         *left = left.saturating_sub(1);
@@ -298,6 +306,7 @@ impl Download {
             && let Some(partial) = self.partials.remove(&content)
         {
             self.stage.finish(&partial)?;
+            self.arriving.arrived(&content);
         }
         Ok(())
     }

@@ -1,36 +1,34 @@
-//! What this node holds of modules and hands out: plain files, found by content id through the manifest only, verified while
-//! they are read. A file that does not verify is marked damaged and claimed no longer.
+//! One generation of a module as it stands on this disk: plain files, found by content id through the manifest only, verified
+//! while they are read. A file that does not verify is marked damaged and claimed no longer.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cid::Cid;
-use tokio::sync::mpsc;
-use tracker_less::record::{CheckedBundle, Coverage, ModuleId};
+use tracker_less::record::{CheckedBundle, Coverage};
 
 use super::fetch::SMALL;
-use super::SyncError;
+use super::{ModuleRef, SyncError};
 use crate::manifest::ContentId;
 use crate::manifest::entry::Node as Kind;
 use crate::manifest::path::TreePath;
 use crate::manifest::select::Selector;
 use crate::manifest::walk::Walk;
-use crate::store::files::{Dir, locate};
+use crate::store::files::Dir;
 use crate::store::index::Index;
-use crate::store::outboard::Outboards;
+use crate::store::locate::locate;
+use crate::store::outboard::Outboard;
 use crate::store::proof::{self, ProofError};
 use crate::store::stage::Stage;
-use crate::wire::msg::{Have, Held as HeldClaim};
-use crate::wire::server::Provider;
+use crate::wire::Have;
 
-/// Records heard from peers and not yet judged.
-const HEARD: usize = 256;
+/// Outboards kept in memory, for files that are being served.
+const CACHED_OUTBOARDS: usize = 8;
 
-/// Where a content stands in the destination.
+/// Where a content stands below the directory.
 #[derive(Debug, Clone)]
 struct Place {
     path: TreePath,
@@ -38,137 +36,174 @@ struct Place {
     number: u64,
 }
 
-/// One module that this node holds, in one generation.
-pub struct Holding {
-    /// The head of the generation held.
-    pub bundle: CheckedBundle,
+/// Where the files are, and what goes with them.
+pub struct Ground {
     /// The directory, as the user named it.
     pub path: PathBuf,
-    root: Dir,
-    outboards: Outboards,
-    stage: Option<Arc<Stage>>,
+    /// The same, opened.
+    pub root: Dir,
+    /// Stored outboards.
+    pub outboards: Dir,
+    /// Superseded files, of a mirror.
+    pub stage: Option<Arc<Stage>>,
+}
+
+/// One generation that this node holds.
+pub struct Holding {
+    /// Its head.
+    pub bundle: CheckedBundle,
+    /// Where it is.
+    pub ground: Ground,
     contents: HashMap<ContentId, Place>,
-    entries: u64,
-    /// Numbers of entries whose bytes are not what the head says.
-    damaged: Mutex<BTreeSet<u64>>,
-    /// Contents that did not verify.
-    damaged_paths: Mutex<BTreeSet<TreePath>>,
+    whole: bool,
+    damaged: Mutex<BTreeSet<ContentId>>,
+    cache: Mutex<VecDeque<(ContentId, Arc<Outboard>)>>,
 }
 
 impl Holding {
-    /// Walks the pages of `bundle`'s tree and notes where each content stands below `root`.
+    /// Walks the selected pages of the tree and notes where each content stands. `damaged` paths are not claimed.
     ///
     /// # Errors
     /// The index lacks a page of the tree, or fails.
     pub fn load(
         index: &Index,
         bundle: CheckedBundle,
-        path: PathBuf,
-        root: Dir,
-        outboards: Outboards,
-        stage: Option<Arc<Stage>>,
+        select: &Selector,
+        ground: Ground,
+        damaged: &[Vec<u8>],
     ) -> Result<Self, SyncError> {
+        let module = ModuleRef::of(&bundle);
         let mut contents = HashMap::new();
-        let mut entries = 0;
-        for item in Walk::new(index, bundle.root(), &Selector::all())? {
-            let item = item?;
-            entries = entries.max(item.number + 1);
-            if let Kind::File { size, id, .. } = item.entry.node {
-                contents.entry(id).or_insert(Place { path: item.path, size, number: item.number });
+        let mut bad = BTreeSet::new();
+        let walk = Walk::new(index, bundle.root(), select).map_err(|error| SyncError::tree(&module, error))?;
+        for item in walk {
+            let item = item.map_err(|error| SyncError::tree(&module, error))?;
+            let (Kind::File { size, id, .. }, Some(path)) = (item.entry.node, item.path.relative_to(select.base()))
+            else {
+                continue;
+            };
+            if damaged.iter().any(|one| one == path.as_bytes()) {
+                bad.insert(id);
             }
+            contents.entry(id).or_insert(Place { path, size, number: item.number });
         }
-        let (damaged, damaged_paths) = (Mutex::default(), Mutex::default());
-        Ok(Self { bundle, path, root, outboards, stage, contents, entries, damaged, damaged_paths })
+        let whole = *select == Selector::all();
+        let (damaged, cache) = (Mutex::new(bad), Mutex::default());
+        Ok(Self { bundle, ground, contents, whole, damaged, cache })
     }
 
-    /// Paths found damaged while serving or verifying.
+    /// Paths of damaged files, sorted.
     pub fn damaged(&self) -> Vec<TreePath> {
-        lock(&self.damaged_paths).iter().cloned().collect()
+        let damaged = lock(&self.damaged);
+        let mut paths: Vec<_> = damaged.iter().filter_map(|id| self.contents.get(id)).map(|at| at.path.clone()).collect();
+        paths.sort();
+        paths
     }
 
     /// Marks a content as damaged; true if that is news.
     pub fn mark_damaged(&self, id: &ContentId) -> bool {
         let Some(place) = self.contents.get(id) else { return false };
-        tracing::warn!(path = %place.path, "damaged on disk: not claimed any more");
-        lock(&self.damaged_paths).insert(place.path.clone());
-        lock(&self.damaged).insert(place.number)
+        let news = lock(&self.damaged).insert(*id);
+        if news {
+            tracing::warn!(path = %place.path, "damaged on disk: claimed no longer");
+        }
+        news
     }
 
-    /// The share of the content that is held, for a nomination.
+    /// All of the module is here, undamaged.
+    pub fn is_whole(&self) -> bool {
+        self.whole && lock(&self.damaged).is_empty()
+    }
+
+    /// The share of the module that is held, for a nomination.
     pub fn coverage(&self) -> Coverage {
-        let damaged = lock(&self.damaged).len() as u64;
-        Coverage::share(self.contents.len() as u64 - damaged.min(self.contents.len() as u64), self.contents.len() as u64)
+        if self.is_whole() {
+            return Coverage::WHOLE;
+        }
+        let damaged = lock(&self.damaged);
+        let good = self.contents.iter().filter(|(id, _)| !damaged.contains(*id));
+        let bytes: u64 = good.map(|(_, place)| place.size).sum();
+        // Never the whole: something is known to be missing.
+        Coverage::share(bytes, self.bundle.head().bytes.max(bytes + 1))
     }
 
-    fn have(&self) -> Have {
-        let damaged = lock(&self.damaged);
-        if damaged.is_empty() {
+    /// Which entries are held. Directories and symlinks need nothing from anybody and are not counted.
+    pub fn have(&self) -> Have {
+        if self.is_whole() {
             return Have::Whole;
         }
-        let mut runs = Vec::new();
-        let mut start = 0;
-        for number in damaged.iter().copied().chain([self.entries]) {
-            if number > start {
-                runs.push((start, number - start));
-            }
-            start = number + 1;
-        }
-        Have::Runs(runs)
+        let damaged = lock(&self.damaged);
+        let good = self.contents.iter().filter(|(id, _)| !damaged.contains(*id));
+        let mut numbers: Vec<u64> = good.map(|(_, place)| place.number).collect();
+        numbers.sort_unstable();
+        Have::of(numbers)
     }
 
-    /// Opens the file that holds a content: where the tree says, or among the superseded ones.
-    fn open(&self, id: &ContentId) -> Option<File> {
-        if let Some(place) = self.contents.get(id) {
-            if lock(&self.damaged).contains(&place.number) {
-                return None;
-            }
-            let (dir, name) = locate(&self.root, &place.path).ok()?;
-            return dir.open_file(&name).ok();
-        }
-        self.stage.as_ref()?.open_old(id)
-    }
-
-    fn small(&self, id: &ContentId, size: u64) -> Option<Vec<u8>> {
+    /// A whole small file, verified.
+    pub fn small(&self, id: &ContentId, size: u64) -> Option<Vec<u8>> {
         if size > SMALL {
             return None;
         }
         let mut bytes = Vec::with_capacity(usize::try_from(size).ok()?);
         let read = self.open(id)?.take(size + 1).read_to_end(&mut bytes);
-        if read.is_ok() && bytes.len() as u64 == size && proof::verify_small(id, &bytes) {
-            return Some(bytes);
-        }
-        None
+        (read.is_ok() && bytes.len() as u64 == size && proof::verify_small(id, &bytes)).then_some(bytes)
     }
 
-    fn range(&self, id: &ContentId, size: u64, range: Range<u64>) -> Result<Vec<u8>, ProofError> {
-        let file = self.open(id).ok_or(ProofError::Missing)?;
-        let outboard = self.outboards.load_or_make(id, size, &file)?;
-        proof::encode_range(&file, id, size, outboard.as_ref(), range)
+    /// A range with its proof, verified while it is read.
+    ///
+    /// # Errors
+    /// The file is not there, or not what it should be.
+    pub fn range(&self, id: &ContentId, size: u64, range: Range<u64>) -> Result<Vec<u8>, ProofError> {
+        let missing = || ProofError::Damaged { offset: range.start };
+        let file = self.open(id).ok_or_else(missing)?;
+        let outboard = self.outboard(id, size, &file)?;
+        proof::encode_range(&file, id, size, outboard.as_deref(), range)
     }
 
-    /// True if the node says that it holds this content in this size.
-    fn claims(&self, id: &ContentId, size: u64) -> bool {
-        match self.contents.get(id) {
-            Some(place) => place.size == size && !lock(&self.damaged).contains(&place.number),
-            None => true,
+    /// True if this content is claimed to be here in this size: then failing to deliver it means damage.
+    pub fn claims(&self, id: &ContentId, size: u64) -> bool {
+        self.contents.get(id).is_some_and(|place| place.size == size) && !lock(&self.damaged).contains(id)
+    }
+
+    /// Opens the file that holds a content: where the tree says, or among the superseded ones.
+    fn open(&self, id: &ContentId) -> Option<File> {
+        let Some(place) = self.contents.get(id) else { return self.ground.stage.as_ref()?.kept(id) };
+        if lock(&self.damaged).contains(id) {
+            return None;
         }
+        let (dir, name) = locate(&self.ground.root, &place.path).ok()?;
+        dir.open_file(&name).ok()
+    }
+
+    /// The outboard of a large file: from memory, from disk, or made anew.
+    fn outboard(&self, id: &ContentId, size: u64, file: &File) -> Result<Option<Arc<Outboard>>, ProofError> {
+        if size <= SMALL {
+            return Ok(None);
+        }
+        if let Some((_, outboard)) = lock(&self.cache).iter().find(|(known, _)| known == id) {
+            return Ok(Some(Arc::clone(outboard)));
+        }
+        let stored = Outboard::load(&self.ground.outboards, id, size).ok().flatten();
+        let outboard = match stored {
+            Some(outboard) => outboard,
+            None => {
+                let hashed = proof::hash_file(file)?;
+                let made = hashed.outboard.filter(|_| hashed.id == *id);
+                let made = made.ok_or(ProofError::Damaged { offset: 0 })?;
+                if let Err(error) = made.store(&self.ground.outboards, id) {
+                    tracing::warn!(%error, "outboard not kept");
+                }
+                made
+            }
+        };
+        let outboard = Arc::new(outboard);
+        let mut cache = lock(&self.cache);
+        cache.push_front((*id, Arc::clone(&outboard)));
+        cache.truncate(CACHED_OUTBOARDS);
+        Ok(Some(outboard))
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Something that a holding learned while serving.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// A peer passed on records in its hello.
-    Heard {
-        /// Bundle bytes, unchecked.
-        bundles: Vec<Vec<u8>>,
-        /// Nomination bytes, unchecked.
-        nominations: Vec<Vec<u8>>,
-    },
-    /// A content of this module turned out damaged.
-    Damaged(ModuleId),
 }

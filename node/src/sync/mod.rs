@@ -4,30 +4,35 @@
 pub mod dest;
 pub mod fetch;
 pub mod holding;
+pub mod marks;
 pub mod pages;
 pub mod pass;
 pub mod pick;
 pub mod place;
 pub mod plan;
 pub mod publish;
+
 pub mod resolve;
+pub mod shelf;
 pub mod source;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use libp2p::PeerId;
 use thiserror::Error;
-use tracker_less::machine::Event;
 use tracker_less::net::Swarm;
-use tracker_less::record::{CheckedBundle, Generation, ModuleId, ModuleName, PublisherId};
+use tracker_less::record::{CheckedBundle, Generation, ModuleId, ModuleName, PublisherId, RecordError};
 
 use crate::manifest::page::PageError;
+use crate::manifest::tree::TreeError;
+use crate::manifest::walk::WalkError;
 use crate::store::files::FileError;
 use crate::store::index::{Index, IndexError};
-use crate::store::scan::ScanError;
-use crate::store::state::{Module, State, StateError};
-use holding::Holdings;
+use crate::store::stage::StageError;
+use crate::store::state::{State, StateError};
+use shelf::Shelf;
 
 /// What every flow works with: the state on disk, the index, the swarm, and what this node hands out.
 pub struct Node {
@@ -38,41 +43,12 @@ pub struct Node {
     /// The way to others.
     pub swarm: Swarm,
     /// What others get from here.
-    pub holdings: Arc<Holdings>,
+    pub shelf: Arc<Shelf>,
 }
 
-impl Node {
-    /// The files that the state keeps of a module.
-    ///
-    /// # Errors
-    /// The state directory fails.
-    pub fn marks(&self, module: &ModuleRef) -> Result<Module, SyncError> {
-        Ok(self.state.module(&module.publisher.to_string(), module.name.as_str())?)
-    }
-
-    /// The highest head ever verified here.
-    ///
-    /// # Errors
-    /// The state directory fails, or holds a bundle that does not verify.
-    pub fn seen(&self, module: &ModuleRef) -> Result<Option<CheckedBundle>, SyncError> {
-        let Some(bytes) = self.marks(module)?.seen()? else { return Ok(None) };
-        CheckedBundle::verify(&bytes).map(Some).map_err(|error| SyncError::BadState { reason: error.to_string() })
-    }
-
-    /// Takes note of a verified bundle: the highest head ever seen reaches the disk before anything is done with it, and the
-    /// swarm hears of it.
-    ///
-    /// # Errors
-    /// The state could not be written.
-    pub async fn witness(&self, bundle: &CheckedBundle) -> Result<(), SyncError> {
-        let module = ModuleRef::of(bundle);
-        let known = self.seen(&module)?;
-        if known.is_none_or(|known| supersedes(bundle, &known)) {
-            self.marks(&module)?.set_seen(bundle.bytes())?;
-        }
-        self.swarm.tell(Event::Bundle { bytes: bundle.bytes().to_vec() }).await;
-        Ok(())
-    }
+/// Seconds since the epoch; 0 before it.
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// True for a higher generation, or for a later Fresh of the same head.
@@ -102,7 +78,7 @@ impl ModuleRef {
 
     /// The module of a bundle.
     pub fn of(bundle: &CheckedBundle) -> Self {
-        Self::new(bundle.publisher().clone(), bundle.name().clone())
+        Self::new(*bundle.publisher(), bundle.name().clone())
     }
 }
 
@@ -231,7 +207,7 @@ pub enum SyncError {
     #[error("{count} entries could not be published, first {first}")]
     Unreadable {
         /// How many.
-        count: usize,
+        count: u64,
         /// The first, escaped, with its reason.
         first: String,
         /// True if all of them changed or vanished, rather than being unreadable.
@@ -249,18 +225,47 @@ pub enum SyncError {
         /// The locked thing.
         what: String,
     },
+    /// Deletions that `--max-delete` left undone (25).
+    #[error("{skipped} deletions were skipped because of --max-delete")]
+    MaxDelete {
+        /// How many.
+        skipped: u64,
+    },
     /// A local file operation failed (11).
     #[error(transparent)]
     File(#[from] FileError),
+    /// The stage failed (11).
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// A worker thread ended without a result (22).
+    #[error("a worker ended: {reason}")]
+    Worker {
+        /// Its last word.
+        reason: String,
+    },
+    /// A record could not be signed (1).
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The directory could not be written as a tree (1).
+    #[error(transparent)]
+    Tree(#[from] TreeError),
     /// The state directory failed (11).
     #[error(transparent)]
     State(#[from] StateError),
     /// The index failed (11).
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// The walk over a local directory failed (11).
-    #[error(transparent)]
-    Scan(#[from] ScanError),
+}
+
+impl SyncError {
+    /// What a walk's end means for its tree.
+    pub(crate) fn tree(module: &ModuleRef, error: WalkError<IndexError>) -> Self {
+        match error {
+            WalkError::Store(error) => error.into(),
+            WalkError::Page(error) => refuse(module, &error),
+            other => Self::BadTree { module: module.to_string(), reason: other.to_string(), unsupported: false },
+        }
+    }
 }
 
 /// Turns a page's refusal into the refusal of its tree.

@@ -1,25 +1,34 @@
 //! One pass of fetch or mirror: resolve, sources, pages, plan (`--dry-run` ends here), bytes, place, index, marks, report.
 
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use libp2p::Multiaddr;
-use tokio::sync::mpsc;
-use tracker_less::record::{CheckedBundle, Generation, ModuleId};
+use tracker_less::record::{CheckedBundle, Generation};
 
-use super::fetch::Download;
-use super::plan::{self, Plan, Rules};
+use super::dest::{Destination, Found};
+use super::fetch::{Download, Progress};
+use super::place::{Placed, Placing};
+use super::plan::{self, Change, Local, LocalKind, Plan, Remote, Rules, Step};
 use super::resolve::{Resolved, Wanted, resolve};
+use super::shelf::Arriving;
 use super::source::Finder;
-use super::{Node, SourceRow, SyncError};
+use super::{ModuleRef, Node, SourceRow, SyncError, pages};
+use crate::manifest::ContentId;
+use crate::manifest::entry::Node as EntryKind;
+use crate::manifest::glob;
+use crate::manifest::page::RootNode;
 use crate::manifest::path::TreePath;
 use crate::manifest::select::Selector;
+use crate::manifest::walk::{Walk, root_node};
+use crate::store::stage::Stage;
 
 /// Whether the destination is a replica or merely a place to put files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Put files there; nothing is remembered beyond what `verify` needs.
+    /// Put files there.
     Fetch,
     /// A replica: registered, served, its superseded files kept for a while.
     Mirror,
@@ -33,19 +42,21 @@ pub struct Request {
     /// The reference as text, for the registration.
     pub reference: String,
     /// The module.
-    pub module: ModuleId,
+    pub module: ModuleRef,
     /// Which generation.
     pub wanted: Wanted,
     /// Addresses from the reference and the command line.
     pub hints: Vec<Multiaddr>,
     /// What of the module: path and filters.
     pub select: Selector,
-    /// The path below the module that becomes the transfer root.
-    pub base: TreePath,
     /// The destination, absolute.
     pub dest: PathBuf,
     /// Attributes, links, deletion.
     pub rules: Rules,
+    /// More globs of files that switch last.
+    pub late: Vec<String>,
+    /// A replica that fetches new heads by itself.
+    pub watch: bool,
     /// Print what would be done and change nothing.
     pub dry_run: bool,
     /// Make missing parents of the destination.
@@ -60,6 +71,8 @@ pub struct Request {
     pub allow_downgrade: bool,
     /// Most bytes of the selected tree.
     pub max_total: Option<u64>,
+    /// Most bytes to fetch.
+    pub max_transfer: Option<u64>,
 }
 
 /// What a pass did.
@@ -67,14 +80,14 @@ pub struct Request {
 pub struct Report {
     /// The head that was brought.
     pub bundle: CheckedBundle,
-    /// The highest generation seen; above the bundle's if nobody had that one whole.
+    /// The highest generation seen; above the bundle's if nobody had that one.
     pub newest: Generation,
     /// What was (or would be) changed.
     pub plan: Plan,
-    /// Entries deleted.
-    pub deleted: u64,
-    /// Paths that failed, and why.
-    pub problems: Vec<(TreePath, String)>,
+    /// What placing did.
+    pub placed: Placed,
+    /// Deletions that `--max-delete` left undone.
+    pub skipped_deletions: u64,
     /// Per source.
     pub sources: Vec<SourceRow>,
     /// Pages fetched.
@@ -87,23 +100,266 @@ pub struct Report {
 ///
 /// # Errors
 /// Every way a pass can end early; nothing visible has changed then, unless the disk failed while placing.
-pub async fn run(node: Arc<Node>, request: Request, progress: &Progress) -> Result<Report, SyncError> {
+pub async fn run(node: &Arc<Node>, request: &Request, progress: &Arc<Progress>) -> Result<Report, SyncError> {
     let start = Instant::now();
-    let mut finder = Finder::start(Arc::clone(&node), request.module, request.hints.clone());
-    let Resolved { bundle, sources, newest } = resolve(&node, request.module, request.wanted, &mut finder).await?;
-    let target = Destination::open(&node.state, &request, &bundle)?;
-    let brought = pages::bring(&node, &bundle, &request.select, sources, &mut finder).await?;
-    let remote = tree::selected(&node.index, &bundle, &request)?;
-    let local = target.scan(&node.index, &remote, &request)?;
-    let plan = plan::make(&remote, &local.tree, request.rules, |path, dir| !request.keeps(path, dir));
-    let mut report = Report::new(bundle, newest, plan, brought.pages);
+    let target = Destination::open(node, request)?;
+    let mut finder = Finder::start(Arc::clone(node), request.module.clone(), request.hints.clone());
+    let resolved = resolve(node, &request.module, request.wanted, &mut finder).await?;
+    let Resolved { bundle, mut sources, newest } = resolved;
+    check_rollback(node, request, &target, &bundle)?;
+    let root = *bundle.root();
+    let count = pages::bring(node, &request.module, root, &request.select, &mut sources, &mut finder).await?;
+    let tree = selected(node, request, &bundle)?;
+    let found = look(node, request, &target, &tree).await?;
+    let mut report = Report {
+        plan: make_plan(request, &target, &tree, &found)?,
+        bundle,
+        newest,
+        placed: Placed::default(),
+        skipped_deletions: 0,
+        sources: Vec::new(),
+        pages: count.pages,
+        seconds: 0.0,
+    };
+    check_guards(request, &mut report)?;
     if !request.dry_run {
-        guard(&request, &report.plan)?;
-        let stage = target.stage()?;
-        let download = Download::new(request.module, Arc::clone(&stage), report.plan.wants(), progress.clone())?;
-        report.sources = download.run(brought.sources, &mut finder).await?.rows;
-        target.place(&node, &stage, &request, &mut report)?;
+        let stage = blocking({
+            let own = target.own_dir()?;
+            move || Ok(Arc::new(Stage::open(&own)?))
+        })
+        .await?;
+        report.sources = download(node, request, &report, &stage, sources, &mut finder, progress).await?;
+        let pass = Arc::new((target, tree, found));
+        report = place(node, request, report, stage, &pass).await?;
+        remember(node, request, &report, &pass).await?;
     }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// What of the module was selected.
+pub struct Selected {
+    /// The top of the whole tree.
+    pub root: RootNode,
+    /// The entries, paths below the transfer root.
+    pub entries: Vec<Remote>,
+}
+
+/// Walks the selected part of a tree whose pages are in the index.
+///
+/// # Errors
+/// The tree is refused, or has nothing at the path asked for.
+pub fn selected(node: &Node, request: &Request, bundle: &CheckedBundle) -> Result<Selected, SyncError> {
+    let (module, select) = (&request.module, &request.select);
+    let refuse = |error| SyncError::tree(module, error);
+    let root = root_node(&*node.index, bundle.root()).map_err(refuse)?;
+    let mut entries = Vec::new();
+    for item in Walk::new(&*node.index, bundle.root(), select).map_err(refuse)? {
+        let item = item.map_err(refuse)?;
+        if item.entry.name.has_control() {
+            let reason = format!("{} holds control characters", item.path);
+            return Err(SyncError::BadTree { module: module.to_string(), reason, unsupported: false });
+        }
+        if let Some(path) = item.path.relative_to(select.base()) {
+            entries.push(Remote { path, number: item.number, entry: item.entry });
+        }
+    }
+    let named = select.only().is_some() || !select.base().is_root();
+    if entries.is_empty() && named && !select.has_rules() && !stands(node, request, bundle)? {
+        let path = select.only().map_or_else(|| select.base().to_string(), |name| format!("{}/{name}", select.base()));
+        return Err(SyncError::UnknownPath { path: path.trim_start_matches('/').to_owned() });
+    }
+    Ok(Selected { root, entries })
+}
+
+/// True if the transfer root is a directory of the module (which may be empty).
+fn stands(node: &Node, request: &Request, bundle: &CheckedBundle) -> Result<bool, SyncError> {
+    let (base, only) = (request.select.base(), request.select.only());
+    let (Some(name), None) = (base.name(), only) else { return Ok(false) };
+    let select = Selector::below(base.parent().unwrap_or_default(), Some(name));
+    let refuse = |error| SyncError::tree(&request.module, error);
+    let mut walk = Walk::new(&*node.index, bundle.root(), &select).map_err(refuse)?;
+    Ok(matches!(walk.next(), Some(Ok(item)) if item.entry.is_dir()))
+}
+
+/// Looks at the destination off the event loop.
+async fn look(
+    node: &Arc<Node>,
+    request: &Request,
+    target: &Destination,
+    tree: &Selected,
+) -> Result<Found, SyncError> {
+    let sizes: HashSet<u64> = tree.entries.iter().filter_map(|item| file(item).map(|(_, size)| size)).collect();
+    let select = request.select.clone();
+    let (node, target) = (Arc::clone(node), target.clone());
+    blocking(move || target.scan(&node.index, &sizes, &|path, dir| select.wants(path, dir))).await
+}
+
+fn file(item: &Remote) -> Option<(ContentId, u64)> {
+    match &item.entry.node {
+        EntryKind::File { size, id, .. } => Some((*id, *size)),
+        _ => None,
+    }
+}
+
+fn make_plan(
+    request: &Request,
+    target: &Destination,
+    tree: &Selected,
+    found: &Found,
+) -> Result<Plan, SyncError> {
+    let protected = |path: &TreePath, dir: bool| !request.select.wants(path, dir);
+    let mut plan = plan::make(&tree.entries, &found.tree, request.rules, protected);
+    if *request.select.base() == TreePath::root() && request.select.only().is_none() && !target.is_unmade() {
+        let (mode, mtime) = (tree.root.mode, tree.root.mtime);
+        plan.dirs.insert(TreePath::root(), (mode, mtime));
+        let own = target.root.own_stat()?;
+        let differs = (request.rules.perms && own.mode & 0o1777 != mode)
+            || (request.rules.times && own.stamp.mtime != mtime);
+        if differs {
+            let old = Local { kind: LocalKind::Dir, mode: own.mode, mtime: own.stamp.mtime };
+            let step = Step { path: TreePath::root(), change: Change::SetDir, mode, mtime, replaces: Some(old) };
+            plan.steps.insert(0, step);
+        }
+    }
+    Ok(plan)
+}
+
+/// Nothing below what is placed, unless the user says so.
+fn check_rollback(
+    node: &Node,
+    request: &Request,
+    target: &Destination,
+    bundle: &CheckedBundle,
+) -> Result<(), SyncError> {
+    let placed = node.placed_at(&request.module, &target.path)?;
+    match placed {
+        Some(placed) if placed > bundle.generation() && !request.allow_downgrade => {
+            Err(SyncError::Rollback { offered: bundle.generation(), placed })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The guards of the command line; cuts the plan to `--max-delete`.
+fn check_guards(request: &Request, report: &mut Report) -> Result<(), SyncError> {
+    let plan = &mut report.plan;
+    if let Some(max) = request.max_total.filter(|max| plan.bytes > *max) {
+        return Err(SyncError::Limit { reason: format!("the tree has {} bytes, {max} are allowed", plan.bytes) });
+    }
+    let to_fetch: u64 = plan.wants().iter().map(|want| want.size).sum();
+    if let Some(max) = request.max_transfer.filter(|max| to_fetch > *max) {
+        return Err(SyncError::Limit { reason: format!("{to_fetch} bytes to fetch, {max} are allowed") });
+    }
+    let asked = request.force_delete || request.max_delete.is_some();
+    if plan.is_drastic() && !asked && !request.dry_run {
+        let (deletions, transfers, before) = (plan.deletions(), plan.transfers(), plan.before.0);
+        let reason = format!("{deletions} deletions and {transfers} files to write, where {before} entries stand");
+        return Err(SyncError::Guarded { reason });
+    }
+    if let Some(max) = request.max_delete {
+        report.skipped_deletions = plan.limit_deletions(max);
+    }
+    Ok(())
+}
+
+async fn download(
+    node: &Arc<Node>,
+    request: &Request,
+    report: &Report,
+    stage: &Arc<Stage>,
+    sources: Vec<super::source::Source>,
+    finder: &mut Finder,
+    progress: &Arc<Progress>,
+) -> Result<Vec<SourceRow>, SyncError> {
+    let wants = report.plan.wants();
+    if wants.is_empty() {
+        return Ok(Vec::new());
+    }
+    let arriving = Arc::new(Arriving::new(report.bundle.clone(), Arc::clone(stage), &wants));
+    node.shelf.heard_of(&report.bundle);
+    node.shelf.set_arriving(request.module.id, Some(Arc::clone(&arriving)));
+    let root = *report.bundle.root();
+    let download = {
+        let (stage, progress) = (Arc::clone(stage), Arc::clone(progress));
+        let module = request.module.id;
+        blocking(move || Download::new(module, root, stage, wants, arriving, progress)).await?
+    };
+    let rows = download.run(sources, finder).await;
+    node.shelf.set_arriving(request.module.id, None);
+    rows
+}
+
+/// The destination, what was selected, what stood there.
+type Pass = Arc<(Destination, Selected, Found)>;
+
+async fn place(
+    node: &Arc<Node>,
+    request: &Request,
+    mut report: Report,
+    stage: Arc<Stage>,
+    pass: &Pass,
+) -> Result<Report, SyncError> {
+    let (pass, late) = (Arc::clone(pass), [request.late.clone(), pass.1.root.late.clone()].concat());
+    let (rules, keep_old) = (request.rules, request.kind == Kind::Mirror);
+    let report = blocking(move || {
+        let placing = Placing {
+            root: &pass.0.root,
+            own: &pass.0.own_dir()?,
+            stage: &stage,
+            plan: &report.plan,
+            rules,
+            keep_old,
+            now: super::unix_now(),
+        };
+        report.placed = placing.run(|path| late.iter().any(|pattern| matches_late(pattern, path)))?;
+        Ok(report)
+    })
+    .await?;
+    tracing::debug!(deleted = report.placed.deleted, peers = node.swarm.peers().await.len(), "placed");
+    Ok(report)
+}
+
+/// A late glob without a slash is about the name, with one about the path.
+fn matches_late(pattern: &str, path: &TreePath) -> bool {
+    let pattern = pattern.as_bytes();
+    match path.name() {
+        Some(name) if !pattern.contains(&b'/') => glob::matches(pattern, name.as_bytes()),
+        _ => glob::matches(pattern.strip_prefix(b"/").unwrap_or(pattern), path.as_bytes()),
+    }
+}
+
+/// Index rows first, then the mark: it never says more than what is durable.
+async fn remember(node: &Arc<Node>, request: &Request, report: &Report, pass: &Pass) -> Result<(), SyncError> {
+    let complete = report.placed.problems.is_empty() && report.skipped_deletions == 0;
+    let (node, pass, request) = (Arc::clone(node), Arc::clone(pass), request.clone());
+    let bundle = report.bundle.clone();
+    blocking(move || {
+        let (target, tree, found) = &*pass;
+        let placed = if complete {
+            tree.entries.iter().filter_map(|item| Some((item.path.clone(), file(item)?))).collect()
+        } else {
+            HashMap::new()
+        };
+        target.remember(&node.index, &placed, found)?;
+        node.index.flush()?;
+        if complete {
+            node.mark_placed(&request, &bundle)?;
+        }
+        if request.kind == Kind::Fetch {
+            target.clean_up();
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Runs disk work off the event loop.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SyncError> + Send + 'static,
+) -> Result<T, SyncError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(SyncError::Worker { reason: error.to_string() }),
+    }
 }

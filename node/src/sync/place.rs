@@ -6,13 +6,16 @@ use std::collections::{BTreeSet, HashMap};
 use super::plan::{Change, LocalKind, Origin, Plan, Rules, Step};
 use crate::manifest::ContentId;
 use crate::manifest::path::{Name, TreePath};
-use crate::store::files::{Dir, FileError, locate};
+use crate::store::files::{Dir, FileError, clone_file};
+use crate::store::locate::locate;
 use crate::store::stage::Stage;
 
 /// Bits that the pass itself needs in a directory while it works there.
 const WORKING_MODE: u16 = 0o700;
-/// Problems listed by path; more are only counted.
+/// Problems listed by path; more are only counted by the exit code.
 const MAX_PROBLEMS: usize = 1000;
+/// Where files and links wait under numbers, attributes and all, for their one rename.
+const READY_DIR: &str = "ready";
 
 /// What placing did.
 #[derive(Debug, Default)]
@@ -27,6 +30,8 @@ pub struct Placed {
 pub struct Placing<'a> {
     /// DEST.
     pub root: &'a Dir,
+    /// Our own directory in it.
+    pub own: &'a Dir,
     /// Where verified contents wait.
     pub stage: &'a Stage,
     /// What to do.
@@ -35,8 +40,8 @@ pub struct Placing<'a> {
     pub rules: Rules,
     /// Keep superseded and deleted files for others to finish with (mirrors).
     pub keep_old: bool,
-    /// The process's umask, for files that get no permissions from the module.
-    pub umask: u16,
+    /// Seconds since the epoch.
+    pub now: u64,
 }
 
 impl Placing<'_> {
@@ -46,45 +51,37 @@ impl Placing<'_> {
     /// A full or failing disk ends the pass; whatever else goes wrong with one path is listed in [`Placed::problems`].
     pub fn run(&self, is_late: impl Fn(&TreePath) -> bool) -> Result<Placed, FileError> {
         let mut placed = Placed::default();
-        self.make_directories(&mut placed)?;
-        let ready = self.assemble(&mut placed)?;
-        self.root.sync_fs()?;
-        let (late, early): (Vec<_>, Vec<_>) = ready.into_iter().partition(|(step, _)| is_late(&step.path));
-        for (step, name) in early.iter().chain(&late) {
-            self.guard(&mut placed, &step.path, self.switch(step, name))?;
+        if self.plan.steps.is_empty() {
+            return Ok(placed);
         }
-        self.link_and_touch(&mut placed)?;
+        let ready = empty_dir(self.own, READY_DIR)?;
+        self.make_directories(&mut placed)?;
+        let waiting = self.assemble(&ready, &mut placed)?;
+        self.root.sync_fs()?;
+        let (late, early): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(step, _)| is_late(&step.path));
+        for (step, name) in early.iter().chain(&late) {
+            guard(&mut placed, &step.path, self.switch(&ready, step, name))?;
+        }
+        self.link_and_touch(&ready, &mut placed)?;
         self.delete(&mut placed)?;
         self.set_directories(&mut placed)?;
         self.root.sync_fs()?;
         Ok(placed)
     }
 
-    /// Lets one path fail, but not the disk.
-    fn guard(&self, placed: &mut Placed, path: &TreePath, result: Result<(), FileError>) -> Result<(), FileError> {
-        match result {
-            Err(error) if error.is_disk() => Err(error),
-            Err(error) => {
-                if placed.problems.len() < MAX_PROBLEMS {
-                    placed.problems.push((path.clone(), error.to_string()));
-                }
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-
     fn make_directories(&self, placed: &mut Placed) -> Result<(), FileError> {
         for parent in self.parents() {
-            if let Some(Ok((dir, name))) = locate_existing(self.root, &parent) {
-                let open = dir.stat(&name).map(|stat| stat.mode & WORKING_MODE == WORKING_MODE);
-                if matches!(open, Ok(false)) {
-                    self.guard(placed, &parent, dir.set_mode(&name, WORKING_MODE))?;
-                }
+            // Those of the plan are made below; those that are there must let us in.
+            if parent.is_root() {
+                continue;
+            }
+            let Ok((dir, name)) = locate(self.root, &parent) else { continue };
+            if dir.stat(&name).is_ok_and(|stat| stat.mode & WORKING_MODE != WORKING_MODE) {
+                guard(placed, &parent, dir.set_mode(&name, WORKING_MODE))?;
             }
         }
         for step in self.plan.steps.iter().filter(|step| step.change == Change::MakeDir) {
-            self.guard(placed, &step.path, self.make_directory(step))?;
+            guard(placed, &step.path, self.make_directory(step))?;
         }
         Ok(())
     }
@@ -95,48 +92,48 @@ impl Placing<'_> {
             self.retire(&dir, &name, &old.kind)?;
             dir.unlink(&name)?;
         }
-        dir.make_dir(&name, step.mode | WORKING_MODE)
+        dir.make_dir(&name).map(drop)
     }
 
-    /// Directories that exist now and that some step changes.
+    /// Directories in which some step changes something.
     fn parents(&self) -> BTreeSet<TreePath> {
         self.plan.steps.iter().filter_map(|step| step.path.parent()).collect()
     }
 
-    /// Prepares every file and symlink under a name in the stage, attributes and all.
-    fn assemble(&self, placed: &mut Placed) -> Result<Vec<(&Step, Name)>, FileError> {
+    /// Prepares every file and symlink under its number, attributes and all.
+    fn assemble(&self, ready: &Dir, placed: &mut Placed) -> Result<Vec<(&Step, String)>, FileError> {
         let mut uses: HashMap<ContentId, usize> = HashMap::new();
         for step in &self.plan.steps {
             if let Change::File { id, origin: Origin::Fetch, .. } = &step.change {
                 *uses.entry(*id).or_default() += 1;
             }
         }
-        let mut ready = Vec::new();
+        let mut waiting = Vec::new();
         for (number, step) in self.plan.steps.iter().enumerate() {
-            let name = Stage::ready_name(number);
+            let name = number.to_string();
             let result = match &step.change {
-                Change::File { id, origin, .. } => self.assemble_file(step, *id, origin, &name, &mut uses),
-                Change::Symlink(target) => self.assemble_symlink(step, target, &name),
+                Change::File { id, origin, .. } => self.assemble_file(ready, step, *id, origin, &name, &mut uses),
+                Change::Symlink(target) => self.assemble_symlink(ready, step, target, &name),
                 _ => continue,
             };
             let fine = result.is_ok();
-            self.guard(placed, &step.path, result)?;
+            guard(placed, &step.path, result)?;
             if fine {
-                ready.push((step, name));
+                waiting.push((step, name));
             }
         }
-        Ok(ready)
+        Ok(waiting)
     }
 
     fn assemble_file(
         &self,
+        ready: &Dir,
         step: &Step,
         id: ContentId,
         origin: &Origin,
-        name: &Name,
+        name: &str,
         uses: &mut HashMap<ContentId, usize>,
     ) -> Result<(), FileError> {
-        let ready = self.stage.ready();
         match origin {
             Origin::Move(from) => {
                 let (dir, old) = locate(self.root, from)?;
@@ -144,73 +141,69 @@ impl Placing<'_> {
             }
             Origin::Copy(from) => {
                 let (dir, old) = locate(self.root, from)?;
-                dir.copy(&old, ready, name)?;
+                copy(&dir.open_file(&old)?, ready, name)?;
             }
             Origin::Fetch => {
                 let left = uses.entry(id).or_default();
                 *left = left.saturating_sub(1);
-                if *left > 0 { self.stage.copy(&id, name)? } else { self.stage.take(&id, name)? }
+                if *left > 0 {
+                    copy(&self.stage.open_file(&id)?, ready, name)?;
+                } else {
+                    self.stage.take(&id, ready, name)?;
+                }
             }
         }
-        self.set_attributes(ready, name, step)
-    }
-
-    fn assemble_symlink(&self, step: &Step, target: &[u8], name: &Name) -> Result<(), FileError> {
-        self.stage.ready().symlink(target, name)?;
-        if self.rules.times { self.stage.ready().set_mtime(name, step.mtime) } else { Ok(()) }
-    }
-
-    fn set_attributes(&self, dir: &Dir, name: &Name, step: &Step) -> Result<(), FileError> {
         let mode = match (&step.replaces, self.rules.perms) {
-            (_, true) => step.mode,
             (Some(old), false) => old.mode,
-            (None, false) => step.mode & !self.umask,
+            _ => step.mode,
         };
-        dir.set_mode(name, mode)?;
-        if self.rules.times { dir.set_mtime(name, step.mtime) } else { Ok(()) }
+        ready.set_mode(name, mode)?;
+        if self.rules.times { ready.set_mtime(name, step.mtime) } else { Ok(()) }
+    }
+
+    fn assemble_symlink(&self, ready: &Dir, step: &Step, target: &[u8], name: &str) -> Result<(), FileError> {
+        ready.symlink(target, name)?;
+        if self.rules.times { ready.set_mtime(name, step.mtime) } else { Ok(()) }
     }
 
     /// One rename: the path shows the old entry until it shows the new one.
-    fn switch(&self, step: &Step, ready: &Name) -> Result<(), FileError> {
-        let (dir, name) = locate(self.root, &step.path)?;
+    fn switch(&self, ready: &Dir, step: &Step, name: &str) -> Result<(), FileError> {
+        let (dir, last) = locate(self.root, &step.path)?;
         if let Some(old) = &step.replaces {
             if old.kind == LocalKind::Dir {
                 self.clear(&step.path)?;
-                dir.remove_dir(&name)?;
+                dir.remove_dir(&last)?;
             } else {
-                self.retire(&dir, &name, &old.kind)?;
+                self.retire(&dir, &last, &old.kind)?;
             }
         }
-        self.stage.ready().rename(ready, &dir, &name)
+        ready.rename(name, &dir, &last)
     }
 
     /// A directory makes room for a file: what the plan deletes below it goes first.
     fn clear(&self, path: &TreePath) -> Result<(), FileError> {
         let below = self.plan.steps.iter().filter(|step| step.change == Change::Delete && path.contains(&step.path));
-        for step in below {
-            self.remove(step)?;
-        }
-        Ok(())
+        below.into_iter().try_for_each(|step| self.remove(step))
     }
 
-    fn link_and_touch(&self, placed: &mut Placed) -> Result<(), FileError> {
+    fn link_and_touch(&self, ready: &Dir, placed: &mut Placed) -> Result<(), FileError> {
         for (number, step) in self.plan.steps.iter().enumerate() {
             let result = match &step.change {
-                Change::Link(leader) => self.link(step, leader, &Stage::ready_name(number)),
+                Change::Link(leader) => self.link(ready, step, leader, &number.to_string()),
                 Change::Touch => self.touch(step),
                 _ => continue,
             };
-            self.guard(placed, &step.path, result)?;
+            guard(placed, &step.path, result)?;
         }
         Ok(())
     }
 
-    fn link(&self, step: &Step, leader: &TreePath, ready: &Name) -> Result<(), FileError> {
+    fn link(&self, ready: &Dir, step: &Step, leader: &TreePath, name: &str) -> Result<(), FileError> {
         let (from, old) = locate(self.root, leader)?;
-        from.link(&old, self.stage.ready(), ready)?;
-        self.switch(step, ready)?;
-        // A rename between two names of one file does nothing and leaves the first: nothing to keep there.
-        self.stage.ready().unlink(ready).or_else(FileError::ok_if_missing)
+        from.link(&old, ready, name)?;
+        self.switch(ready, step, name)?;
+        // A rename between two names of one file does nothing and leaves the first.
+        ok_if_missing(ready.unlink(name))
     }
 
     fn touch(&self, step: &Step) -> Result<(), FileError> {
@@ -226,27 +219,25 @@ impl Placing<'_> {
         for step in self.plan.steps.iter().filter(|step| step.change == Change::Delete) {
             let result = self.remove(step);
             placed.deleted += u64::from(result.is_ok());
-            self.guard(placed, &step.path, result)?;
+            guard(placed, &step.path, result)?;
         }
         Ok(())
     }
 
     fn remove(&self, step: &Step) -> Result<(), FileError> {
-        let (dir, name) = locate(self.root, &step.path)?;
         let Some(old) = &step.replaces else { return Ok(()) };
-        let result = if old.kind == LocalKind::Dir {
-            dir.remove_dir(&name)
-        } else {
-            self.retire(&dir, &name, &old.kind)?;
-            dir.unlink(&name)
-        };
-        result.or_else(FileError::ok_if_missing)
+        let Some((dir, name)) = found(locate(self.root, &step.path))? else { return Ok(()) };
+        if old.kind == LocalKind::Dir {
+            return ok_if_missing(dir.remove_dir(&name));
+        }
+        ok_if_missing(self.retire(&dir, &name, &old.kind))?;
+        ok_if_missing(dir.unlink(&name))
     }
 
     /// Keeps an old file by a second name, so that others can finish with it and small patches can be made from it.
     fn retire(&self, dir: &Dir, name: &Name, old: &LocalKind) -> Result<(), FileError> {
         match old {
-            LocalKind::File { id: Some(id), .. } if self.keep_old => self.stage.keep_old(dir, name, id),
+            LocalKind::File { id: Some(id), .. } if self.keep_old => self.stage.keep(id, dir, name, self.now),
             _ => Ok(()),
         }
     }
@@ -258,23 +249,67 @@ impl Placing<'_> {
         paths.extend(self.plan.steps.iter().filter(own).map(|step| step.path.clone()));
         for path in paths.iter().rev() {
             let Some((mode, mtime)) = self.plan.dirs.get(path) else { continue };
-            self.guard(placed, path, self.set_directory(path, *mode, *mtime))?;
+            guard(placed, path, self.set_directory(path, *mode, *mtime))?;
         }
         Ok(())
     }
 
     fn set_directory(&self, path: &TreePath, mode: u16, mtime: i64) -> Result<(), FileError> {
-        let Some(located) = locate_existing(self.root, path) else {
-            self.root.set_own_mode_if(self.rules.perms, mode)?;
+        if path.is_root() {
+            if self.rules.perms {
+                self.root.set_own_mode(mode)?;
+            }
             return if self.rules.times { self.root.set_own_mtime(mtime) } else { Ok(()) };
-        };
-        let (dir, name) = located?;
-        dir.set_mode(&name, if self.rules.perms { mode } else { mode & !self.umask | WORKING_MODE })?;
+        }
+        let (dir, name) = locate(self.root, path)?;
+        dir.set_mode(&name, if self.rules.perms { mode } else { mode | WORKING_MODE })?;
         if self.rules.times { dir.set_mtime(&name, mtime) } else { Ok(()) }
     }
 }
 
-/// None for the root of the tree, which has no name of its own.
-fn locate_existing(root: &Dir, path: &TreePath) -> Option<Result<(Dir, Name), FileError>> {
-    path.name().map(|_| locate(root, path))
+/// Lets one path fail, but not the disk.
+fn guard(placed: &mut Placed, path: &TreePath, result: Result<(), FileError>) -> Result<(), FileError> {
+    match result {
+        Err(error) if is_disk(&error) => Err(error),
+        Err(error) => {
+            if placed.problems.len() < MAX_PROBLEMS {
+                placed.problems.push((path.clone(), error.to_string()));
+            }
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Failures after which every other path would fail as well.
+fn is_disk(error: &FileError) -> bool {
+    error.is_full() || error.is_read_only()
+}
+
+fn ok_if_missing(result: Result<(), FileError>) -> Result<(), FileError> {
+    match result {
+        Err(error) if error.is_missing() => Ok(()),
+        other => other,
+    }
+}
+
+fn found<T>(result: Result<T, FileError>) -> Result<Option<T>, FileError> {
+    match result {
+        Err(error) if error.is_missing() => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// A directory of ours with nothing in it.
+fn empty_dir(own: &Dir, name: &str) -> Result<Dir, FileError> {
+    let dir = own.child_or_make(name)?;
+    for (left, _) in dir.entries()? {
+        dir.unlink(&left)?;
+    }
+    Ok(dir)
+}
+
+fn copy(from: &std::fs::File, ready: &Dir, name: &str) -> Result<(), FileError> {
+    let to = ready.create_new(name)?;
+    clone_file(from, &to).map_err(|error| FileError::new("copy to", &ready.path().join(name), error))
 }

@@ -172,6 +172,20 @@ impl Plan {
         wants
     }
 
+    /// Keeps the first `max` deletions; returns how many are left out.
+    pub fn limit_deletions(&mut self, max: u64) -> u64 {
+        let (mut seen, mut skipped) = (0, 0);
+        self.steps.retain(|step| {
+            if step.change != Change::Delete {
+                return true;
+            }
+            seen += 1;
+            skipped += u64::from(seen > max);
+            seen <= max
+        });
+        skipped
+    }
+
     /// Deletions of the plan.
     pub fn deletions(&self) -> u64 {
         self.steps.iter().filter(|step| step.change == Change::Delete).count() as u64

@@ -1,25 +1,37 @@
-//! Publish: scan, tree, index, sign, hand over. Runs straight through.
+//! Publish: scan, tree, index, sign. Runs straight through, off the event loop.
 
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
 
 use cid::Cid;
-use tracker_less::record::{
-    CheckedBundle, Fresh, Generation, Head, ModuleId, ModuleName, PublisherId, SecretKey,
-};
+use libp2p::PeerId;
+use tracker_less::record::{Charter, CheckedBundle, Fresh, Generation, Head, ModuleName, SecretKey};
 
-use super::holding::Holding;
-use super::{Node, SyncError};
+use super::dest::nanos_now;
+use super::{ModuleRef, SyncError};
+use crate::manifest::ContentId;
 use crate::manifest::diff::{self, Difference};
-use crate::manifest::path::TreePath;
+use crate::manifest::entry::{DirLink, Entry, MAX_TARGET, Node as Kind};
+use crate::manifest::page::RootNode;
+use crate::manifest::path::{Name, TreePath};
 use crate::manifest::select::Selector;
-use crate::store::files::Dir;
-use crate::store::scan::{self, Problem};
-use crate::store::state::{Registration, Role};
+use crate::manifest::tree::{TreeError, build_directory};
+use crate::manifest::walk::Walk;
+use crate::store::files::{Dir, Stamp, Stat};
+use crate::store::index::{Directory, Index};
+use crate::store::proof;
+use crate::store::scan::{Hasher, Problem, ProblemKind, Scan, Scanned, ScannedDir, ScannedEntry, ScannedNode};
 
 /// A tree that lost more than this share (percent) of its entries or bytes is not published without a word from the user.
 const SHRINK_PERCENT: u64 = 25;
 /// ... but only where it lost more entries than this.
 const SHRINK_ENTRIES: u64 = 100;
+/// Pages written to the index at once.
+const PAGE_BATCH: usize = 512;
+/// How long a nomination lasts by this publisher's charter, seconds.
+const NOMINATION_FOR: u64 = 24 * 3600;
 
 /// What the user asked for.
 #[derive(Debug, Clone)]
@@ -28,16 +40,12 @@ pub struct Request {
     pub dir: PathBuf,
     /// The module's name.
     pub module: ModuleName,
-    /// The key's name.
-    pub key: String,
     /// What of the directory is published.
     pub select: Selector,
     /// Globs of files that switch last at mirrors.
     pub late: Vec<String>,
     /// How long a Fresh record lasts, seconds.
     pub fresh_for: u64,
-    /// There is no earlier generation, whatever else is known.
-    pub first: bool,
     /// Publish under this number.
     pub seq: Option<u64>,
     /// Publish a tree that lost much.
@@ -46,16 +54,16 @@ pub struct Request {
     pub ignore_errors: bool,
     /// Sign nothing.
     pub dry_run: bool,
+    /// Nodes that the charter names as trackers: this one.
+    pub trackers: Vec<PeerId>,
+    /// Seconds since the epoch.
+    pub now: u64,
 }
 
-/// What was published.
+/// What was published, or would be.
 #[derive(Debug)]
 pub struct Published {
-    /// Whose.
-    pub publisher: PublisherId,
-    /// The module's name.
-    pub module: ModuleName,
-    /// The generation's number.
+    /// The generation; the former one if nothing changed.
     pub generation: Generation,
     /// Root CID.
     pub root: Cid,
@@ -67,46 +75,321 @@ pub struct Published {
     pub changed: bool,
     /// What changed since the former generation.
     pub changes: Vec<Difference>,
-    /// Entries left out, or read in an older state.
+    /// Entries left out.
     pub problems: Vec<Problem>,
+    /// The signed bundle; none of a dry run.
+    pub bundle: Option<CheckedBundle>,
 }
 
-/// Publishes a directory as the next generation of a module.
+/// Scans a directory, writes its pages to the index, and signs the generation after `former`.
 ///
 /// # Errors
-/// The guards of the command line (lost history, shrunken tree, unreadable entries), and local failures.
-pub async fn publish(node: &Node, request: Request, now: u64) -> Result<Published, SyncError> {
-    let key = node.state.publisher_key(&request.key)?;
-    let publisher = key.public().publisher();
-    let module = ModuleId::new(&publisher, &request.module);
-    let former = former(node, &request, module, &publisher).await?;
-    let tree = scan_tree(node, &request, former.as_ref())?;
-    let root = tree.root;
-    let same = former.as_ref().is_some_and(|bundle| *bundle.root() == root);
-    let changes = match &former {
-        Some(bundle) if !same => diff::diff(bundle.root(), &root, &*node.index)?,
+/// The guards of the command line (shrunken tree, entries that became unreadable), and local failures.
+pub fn publish(
+    index: &Index,
+    outboards: &Dir,
+    key: &SecretKey,
+    request: &Request,
+    former: Option<&CheckedBundle>,
+) -> Result<Published, SyncError> {
+    let module = ModuleRef::new(key.public().publisher(), request.module.clone());
+    let (scanned, tree_key) = scan(index, outboards, request)?;
+    let (root, tree, files) = write_tree(index, &scanned, request)?;
+    check_problems(index, &scanned, request, former)?;
+    if let Some(bundle) = former.filter(|_| !request.allow_shrink) {
+        check_shrink(bundle.head(), &tree)?;
+    }
+    let changed = former.is_none_or(|bundle| *bundle.root() != root);
+    let changes = match former {
+        Some(bundle) if changed => differences(index, bundle, &root),
         _ => Vec::new(),
     };
-    let generation = next_generation(former.as_ref(), &request, same);
-    if !request.allow_shrink && let Some(bundle) = &former {
-        check_shrink(bundle, &tree)?;
+    let generation = next_generation(former, request, changed);
+    let bundle = if request.dry_run {
+        None
+    } else {
+        remember(index, &tree_key, &scanned)?;
+        Some(sign(key, request, &module, former, generation, (root, &tree))?)
+    };
+    let (bytes, problems) = (tree.bytes, scanned.problems);
+    Ok(Published { generation, root, files, bytes, changed, changes, problems, bundle })
+}
+
+/// Hashes what the index does not know, and keeps the outboards of large files.
+struct Reader<'a> {
+    index: &'a Index,
+    tree: &'a [u8],
+    outboards: &'a Dir,
+}
+
+impl Hasher for Reader<'_> {
+    fn known(&self, dir: &TreePath) -> HashMap<Name, (Stamp, ContentId)> {
+        self.index.directory(self.tree, dir).unwrap_or_default()
     }
-    if !request.dry_run {
-        let bundle = sign(&key, &request, former, generation, &tree, now)?;
-        node.witness(&bundle).await?;
-        register(node, &request, &bundle, &tree)?;
-        announce(node, &request.dir, bundle).await?;
+
+    fn hash(&self, file: &File, _: &Stat) -> io::Result<ContentId> {
+        let hashed = proof::hash_file(file)?;
+        if let Some(outboard) = &hashed.outboard {
+            outboard.store(self.outboards, &hashed.id).map_err(|error| io::Error::new(error.kind(), error))?;
+        }
+        Ok(hashed.id)
     }
-    let Tree { files, bytes, problems, .. } = tree;
-    Ok(Published {
-        publisher,
-        module: request.module,
-        generation,
-        root,
-        files,
-        bytes,
-        changed: !same,
-        changes,
-        problems,
-    })
+}
+
+fn scan(index: &Index, outboards: &Dir, request: &Request) -> Result<(Scanned, Vec<u8>), SyncError> {
+    use std::os::unix::ffi::OsStrExt;
+    let tree = request.dir.as_os_str().as_bytes().to_vec();
+    let root = Dir::open(&request.dir)?;
+    let hasher = Reader { index, tree: &tree, outboards };
+    let wanted = |path: &TreePath, dir: bool| request.select.wants(path, dir);
+    let scan = Scan { root: &root, hasher: &hasher, read: true, wanted: &wanted, started: nanos_now() };
+    Ok((scan.run()?, tree))
+}
+
+/// Builds all pages bottom-up; returns the root CID, the tree's totals and the number of regular files.
+fn write_tree(index: &Index, scanned: &Scanned, request: &Request) -> Result<(Cid, DirLink, u64), SyncError> {
+    let mut writer = Writer { index, labels: label_hard_links(scanned), batch: Vec::new(), files: 0 };
+    let tree = writer.directory(&scanned.root, &TreePath::root())?;
+    let node = RootNode {
+        mode: scanned.root.mode,
+        mtime: scanned.root.mtime,
+        late: request.late.clone(),
+        tree: tree.clone(),
+    };
+    let (root, bytes) = node.encode().ok_or(TreeError::TooLarge)?;
+    writer.batch.push((root, bytes));
+    writer.flush()?;
+    Ok((root, tree, writer.files))
+}
+
+struct Writer<'a> {
+    index: &'a Index,
+    labels: HashMap<TreePath, u32>,
+    batch: Vec<(Cid, Vec<u8>)>,
+    files: u64,
+}
+
+impl Writer<'_> {
+    fn directory(&mut self, dir: &ScannedDir, at: &TreePath) -> Result<DirLink, SyncError> {
+        let mut entries = Vec::with_capacity(dir.entries.len());
+        for scanned in &dir.entries {
+            let Ok(path) = at.join(&scanned.name) else { continue };
+            if let Some(node) = self.node(scanned, &path)? {
+                let (name, mtime) = (scanned.name.clone(), scanned.stat.stamp.mtime);
+                entries.push(Entry { name, mode: scanned.mode, mtime, node });
+            }
+        }
+        let link = build_directory(entries, &mut |cid, bytes| self.batch.push((cid, bytes)))?;
+        if self.batch.len() >= PAGE_BATCH {
+            self.flush()?;
+        }
+        Ok(link)
+    }
+
+    fn node(&mut self, scanned: &ScannedEntry, path: &TreePath) -> Result<Option<Kind>, SyncError> {
+        Ok(match &scanned.node {
+            ScannedNode::File { id: Some(id), .. } => {
+                self.files += 1;
+                let link = self.labels.get(path).copied().unwrap_or(0);
+                Some(Kind::File { size: scanned.stat.stamp.size, id: *id, link })
+            }
+            ScannedNode::File { id: None, .. } => None,
+            ScannedNode::Dir(below) => Some(Kind::Dir(self.directory(below, path)?)),
+            ScannedNode::Symlink { target } if target.len() <= MAX_TARGET => {
+                Some(Kind::Symlink { target: target.clone() })
+            }
+            ScannedNode::Symlink { .. } => None,
+        })
+    }
+
+    fn flush(&mut self) -> Result<(), SyncError> {
+        self.index.put_pages(self.batch.iter().map(|(cid, bytes)| (cid, bytes.as_slice())))?;
+        self.batch.clear();
+        Ok(())
+    }
+}
+
+/// Labels of hard-linked paths: the ordinal of their group among those with the same content, mode and mtime, by first path.
+fn label_hard_links(scanned: &Scanned) -> HashMap<TreePath, u32> {
+    let mut groups = scanned.hard_links();
+    for group in &mut groups {
+        group.sort();
+    }
+    groups.sort();
+    let mut ordinals: HashMap<(ContentId, u16, i64), u32> = HashMap::new();
+    let mut labels = HashMap::new();
+    for group in groups.into_iter().filter(|group| group.len() > 1) {
+        let Some(key) = group.first().and_then(|path| identity(&scanned.root, path)) else { continue };
+        let ordinal = ordinals.entry(key).or_default();
+        *ordinal = ordinal.saturating_add(1);
+        labels.extend(group.into_iter().map(|path| (path, *ordinal)));
+    }
+    labels
+}
+
+/// Content, mode and mtime of a scanned file.
+fn identity(root: &ScannedDir, path: &TreePath) -> Option<(ContentId, u16, i64)> {
+    let mut dir = root;
+    let mut names = path.components().peekable();
+    while let Some(name) = names.next() {
+        let at = dir.entries.binary_search_by(|entry| entry.name.cmp(&name)).ok()?;
+        let entry = dir.entries.get(at)?;
+        match &entry.node {
+            ScannedNode::Dir(below) => dir = below,
+            ScannedNode::File { id, .. } if names.peek().is_none() => {
+                return Some(((*id)?, entry.mode, entry.stat.stamp.mtime));
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// What changed; nothing where the former tree's pages are not here.
+fn differences(index: &Index, former: &CheckedBundle, root: &Cid) -> Vec<Difference> {
+    diff::diff(index, former.root(), root).unwrap_or_default()
+}
+
+/// An entry of the former generation that cannot be read stops the publish; a new one is merely left out.
+fn check_problems(
+    index: &Index,
+    scanned: &Scanned,
+    request: &Request,
+    former: Option<&CheckedBundle>,
+) -> Result<(), SyncError> {
+    let Some(former) = former.filter(|_| !request.ignore_errors) else { return Ok(()) };
+    let mut lost = scanned.problems.iter().filter(|problem| is_failure(problem) && stood(index, former, problem));
+    let Some(first) = lost.next() else {
+        // Beyond the named ones nobody can say which they are.
+        return if scanned.unnamed == 0 { Ok(()) } else { Err(unreadable(scanned.unnamed, "more than can be listed", false)) };
+    };
+    let vanished = first.kind != ProblemKind::Unreadable && lost.clone().all(|one| one.kind != ProblemKind::Unreadable);
+    Err(unreadable(1 + lost.count() as u64, &first.to_string(), vanished))
+}
+
+fn unreadable(count: u64, first: &str, vanished: bool) -> SyncError {
+    SyncError::Unreadable { count, first: first.to_owned(), vanished }
+}
+
+/// True for what should have been published and could not be; devices and FIFOs never are.
+pub fn is_failure(problem: &Problem) -> bool {
+    matches!(problem.kind, ProblemKind::Unreadable | ProblemKind::Vanished | ProblemKind::Changed)
+}
+
+fn stood(index: &Index, former: &CheckedBundle, problem: &Problem) -> bool {
+    let path = if problem.name.is_empty() {
+        Some(problem.dir.clone())
+    } else {
+        Name::new(&problem.name).and_then(|name| problem.dir.join(&name)).ok()
+    };
+    let Some((dir, name)) = path.and_then(|path| Some((path.parent()?, path.name()?))) else { return true };
+    let select = Selector::below(dir, Some(name));
+    Walk::new(index, former.root(), &select).is_ok_and(|mut walk| matches!(walk.next(), Some(Ok(_))))
+}
+
+fn check_shrink(former: &Head, tree: &DirLink) -> Result<(), SyncError> {
+    let lost = former.entries.saturating_sub(tree.entries);
+    let over = |before: u64, now: u64| {
+        u128::from(before.saturating_sub(now)) * 100 > u128::from(before) * u128::from(SHRINK_PERCENT)
+    };
+    if lost > SHRINK_ENTRIES && (over(former.entries, tree.entries) || over(former.bytes, tree.bytes)) {
+        let (now, before) = (tree.entries, former.entries);
+        let reason = format!("the tree shrank to {now} entries from {before}");
+        return Err(SyncError::Guarded { reason });
+    }
+    Ok(())
+}
+
+fn next_generation(former: Option<&CheckedBundle>, request: &Request, changed: bool) -> Generation {
+    let epoch = former.map_or(0, |bundle| bundle.generation().epoch);
+    let seq = match (former, request.seq) {
+        (Some(bundle), _) if !changed => bundle.generation().seq,
+        (_, Some(seq)) => seq,
+        (Some(bundle), None) => bundle.generation().seq.saturating_add(1),
+        (None, None) => 1,
+    };
+    Generation { epoch, seq }
+}
+
+fn sign(
+    key: &SecretKey,
+    request: &Request,
+    module: &ModuleRef,
+    former: Option<&CheckedBundle>,
+    generation: Generation,
+    (root, tree): (Cid, &DirLink),
+) -> Result<CheckedBundle, SyncError> {
+    let Generation { epoch, seq } = generation;
+    if let Some(former) = former.filter(|former| former.generation() == generation) {
+        return Ok(refresh(key, former, request.fresh_for, request.now)?);
+    }
+    let previous = former.map(CheckedBundle::head_hash);
+    let (entries, bytes) = (tree.entries, tree.bytes);
+    let head = Head { module: module.id, epoch, seq, previous, root, entries, bytes, created: request.now };
+    let bundle = match former {
+        Some(former) => former.next(key, head, None)?,
+        None => CheckedBundle::sign(key, key, &module.name, &charter(key, request), head, None)?,
+    };
+    Ok(refresh(key, &bundle, request.fresh_for, request.now)?)
+}
+
+fn charter(key: &SecretKey, request: &Request) -> Charter {
+    Charter {
+        epoch: 0,
+        heads: vec![key.public()],
+        fresh: Vec::new(),
+        trackers: request.trackers.clone(),
+        fresh_for: request.fresh_for,
+        nomination_for: NOMINATION_FOR,
+        accepted: Vec::new(),
+        successor: None,
+    }
+}
+
+/// The same generation with a Fresh record from now on; `issued` grows also where the clock does not.
+///
+/// # Errors
+/// The key may not sign for this module.
+pub fn refresh(
+    key: &SecretKey,
+    bundle: &CheckedBundle,
+    lasts: u64,
+    now: u64,
+) -> Result<CheckedBundle, tracker_less::record::RecordError> {
+    let issued = bundle.fresh().map_or(now, |fresh| now.max(fresh.issued.saturating_add(1)));
+    let (head, Generation { epoch, seq }) = (bundle.head_hash(), bundle.generation());
+    let fresh = Fresh { module: bundle.module(), epoch, seq, head, issued, until: issued.saturating_add(lasts) };
+    bundle.with_fresh(key, &fresh)
+}
+
+/// Keeps the state of every file for the next publish, except those changed so lately that an equal state proves nothing.
+fn remember(index: &Index, tree: &[u8], scanned: &Scanned) -> Result<(), SyncError> {
+    let mut rows: BTreeMap<TreePath, Directory> = BTreeMap::new();
+    collect(&scanned.root, &TreePath::root(), &mut rows);
+    let mut pending: Vec<(&TreePath, &Directory)> = Vec::new();
+    for (path, row) in &rows {
+        if index.directory(tree, path)? != *row {
+            pending.push((path, row));
+        }
+    }
+    index.put_directories(tree, pending)?;
+    Ok(index.flush()?)
+}
+
+fn collect(dir: &ScannedDir, at: &TreePath, rows: &mut BTreeMap<TreePath, Directory>) {
+    let mut row = Directory::new();
+    for entry in &dir.entries {
+        match &entry.node {
+            ScannedNode::File { id: Some(id), racy: false } => {
+                row.insert(entry.name.clone(), (entry.stat.stamp, *id));
+            }
+            ScannedNode::Dir(below) => {
+                if let Ok(path) = at.join(&entry.name) {
+                    collect(below, &path, rows);
+                }
+            }
+            _ => {}
+        }
+    }
+    rows.insert(at.clone(), row);
 }

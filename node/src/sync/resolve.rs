@@ -61,6 +61,7 @@ pub async fn resolve(
     let start = Instant::now();
     let mut sources: Vec<Source> = Vec::new();
     let mut until = start + CONTACT;
+    let news = finder.news();
     loop {
         while let Some(source) = finder.try_next() {
             sources.push(source);
@@ -81,7 +82,7 @@ pub async fn resolve(
         tokio::select! {
             source = finder.next() => sources.push(source),
             () = tokio::time::sleep_until(until) => {}
-            () = finder.changed() => {}
+            () = news.notified() => {}
         }
     }
 }

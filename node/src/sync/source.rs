@@ -109,9 +109,9 @@ impl Finder {
         self.found.try_recv().ok()
     }
 
-    /// Returns when something may have changed: an answer, a failure, the end of a round.
-    pub async fn changed(&self) {
-        self.news.notified().await;
+    /// Notified when something may have changed: an answer, a failure, the end of a round.
+    pub fn news(&self) -> Arc<Notify> {
+        Arc::clone(&self.news)
     }
 
     /// Never asks this node again.
@@ -185,7 +185,7 @@ impl Search {
                 self.ask_connected(&mut asks).await;
                 while asks.join_next().await.is_some() {}
                 lock(&self.shared).first_round = true;
-                self.news.notify_waiters();
+                self.news.notify_one();
             }
             tokio::time::sleep(ROUND).await;
             while asks.try_join_next().is_some() {}
@@ -236,7 +236,7 @@ impl Search {
         let mut shared = lock(&self.shared);
         shared.hints = shared.hints.saturating_sub(1);
         drop(shared);
-        self.news.notify_waiters();
+        self.news.notify_one();
     }
 
     /// Opens a stream, exchanges heads, and hands the node on if it holds something.
@@ -258,7 +258,7 @@ impl Search {
             }
         };
         lock(&self.shared).peers.insert(peer, standing);
-        self.news.notify_waiters();
+        self.news.notify_one();
     }
 
     async fn exchange(&self, peer: PeerId) -> Result<Source, String> {

@@ -175,25 +175,32 @@ impl PeerClient {
         }
     }
 
-    /// Asks chunk by chunk, several at once, and again for what did not fit into an answer.
-    async fn split<'a, T: 'a>(
+    /// Asks chunk by chunk, several at once.
+    async fn split<'a, T: Sync + 'a>(
         &self,
         chunks: impl Iterator<Item = &'a [T]>,
-        request: impl Fn(&[T]) -> Message,
+        request: impl Fn(&[T]) -> Message + Sync,
     ) -> Result<Vec<Option<Vec<u8>>>, Error> {
-        let whole = |mut rest: &'a [T]| {
-            let request = &request;
-            async move {
-                let mut got = Vec::with_capacity(rest.len());
-                while !rest.is_empty() {
-                    let some = parts(self.ask(request(rest)).await?)?.into_vec();
-                    rest = rest.get(some.len()..).unwrap_or_default();
-                    got.extend(some);
-                }
-                Ok::<_, Error>(got)
-            }
-        };
-        stream::iter(chunks.map(whole)).buffered(SPLIT).try_concat().await
+        let mut asks = Vec::new();
+        for chunk in chunks {
+            asks.push(self.whole(chunk, &request));
+        }
+        stream::iter(asks).buffered(SPLIT).try_concat().await
+    }
+
+    /// Asks for one chunk, and again for what did not fit into an answer.
+    async fn whole<T: Sync>(
+        &self,
+        mut rest: &[T],
+        request: &(impl Fn(&[T]) -> Message + Sync),
+    ) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        let mut got = Vec::with_capacity(rest.len());
+        while !rest.is_empty() {
+            let some = parts(self.ask(request(rest)).await?)?.into_vec();
+            rest = rest.get(some.len()..).unwrap_or_default();
+            got.extend(some);
+        }
+        Ok(got)
     }
 
     /// One request, its checked answer. A request out of form is refused here and does not leave.

@@ -1,0 +1,121 @@
+//! What a node remembers of modules: the highest head seen, what is placed where.
+
+use std::path::Path;
+
+use tracker_less::machine::Event;
+use tracker_less::record::{CheckedBundle, Generation};
+
+use super::pass::{Kind, Request};
+use super::{ModuleRef, Node, SyncError};
+use crate::store::state::{Fetched, Module, Placed, Registration, Role};
+
+impl Node {
+    /// The files that the state keeps of a module.
+    ///
+    /// # Errors
+    /// The state directory fails.
+    pub fn marks(&self, module: &ModuleRef) -> Result<Module, SyncError> {
+        Ok(self.state.module(&module.publisher.to_string(), module.name.as_str())?)
+    }
+
+    /// The highest head ever verified here.
+    ///
+    /// # Errors
+    /// The state directory fails, or holds a bundle that does not verify.
+    pub fn seen(&self, module: &ModuleRef) -> Result<Option<CheckedBundle>, SyncError> {
+        let Some(bytes) = self.marks(module)?.seen()? else { return Ok(None) };
+        CheckedBundle::verify(&bytes).map(Some).map_err(|error| SyncError::BadState { reason: error.to_string() })
+    }
+
+    /// Takes note of a verified bundle: the highest head ever seen reaches the disk before anything is done with it, and the
+    /// swarm hears of it.
+    ///
+    /// # Errors
+    /// The state could not be written.
+    pub async fn witness(&self, bundle: &CheckedBundle) -> Result<(), SyncError> {
+        self.note_seen(bundle)?;
+        self.swarm.tell(Event::Bundle { bytes: bundle.bytes().to_vec() }).await;
+        Ok(())
+    }
+
+    /// Raises the mark `seen`, unless this bundle is below it or contradicts it.
+    ///
+    /// # Errors
+    /// The state could not be written.
+    pub fn note_seen(&self, bundle: &CheckedBundle) -> Result<(), SyncError> {
+        let module = ModuleRef::of(bundle);
+        let known = self.seen(&module)?;
+        if known.is_none_or(|known| super::supersedes(bundle, &known)) {
+            self.marks(&module)?.set_seen(bundle.bytes())?;
+        }
+        Ok(())
+    }
+
+    /// True if this module is registered with this directory.
+    ///
+    /// # Errors
+    /// The state directory fails.
+    pub fn is_registered_here(&self, module: &ModuleRef, dest: &Path) -> Result<bool, SyncError> {
+        Ok(self.marks(module)?.registration()?.is_some_and(|registration| registration.directory == dest))
+    }
+
+    /// The generation that stands in a destination, by the mark of the module or of the last fetch there.
+    ///
+    /// # Errors
+    /// The state directory fails.
+    pub fn placed_at(&self, module: &ModuleRef, dest: &Path) -> Result<Option<Generation>, SyncError> {
+        if self.is_registered_here(module, dest)? {
+            let placed = self.marks(module)?.placed()?;
+            return Ok(placed.map(|placed| Generation { epoch: placed.epoch, seq: placed.seq }));
+        }
+        Ok(self.fetched_bundle(dest)?.filter(|bundle| ModuleRef::of(bundle) == *module).map(|bundle| bundle.generation()))
+    }
+
+    /// The head of the last fetch into a destination.
+    ///
+    /// # Errors
+    /// The state directory fails.
+    pub fn fetched_bundle(&self, dest: &Path) -> Result<Option<CheckedBundle>, SyncError> {
+        let bytes = self.state.fetched_bundle(dest)?;
+        Ok(bytes.and_then(|bytes| CheckedBundle::verify(&bytes).ok()))
+    }
+
+    /// True if the last fetch into this destination was of the same module.
+    ///
+    /// # Errors
+    /// The state directory fails.
+    pub fn was_fetched(&self, dest: &Path, request: &Request) -> Result<bool, SyncError> {
+        Ok(self.fetched_bundle(dest)?.is_some_and(|bundle| ModuleRef::of(&bundle) == request.module))
+    }
+
+    /// The last act of a complete pass: what stands in the destination from now on.
+    ///
+    /// # Errors
+    /// The state could not be written.
+    pub fn mark_placed(&self, request: &Request, bundle: &CheckedBundle) -> Result<(), SyncError> {
+        if request.kind == Kind::Fetch {
+            let fetched = Fetched { reference: request.reference.clone(), root: bundle.root().to_string() };
+            return Ok(self.state.set_fetched(&request.dest, &fetched, Some(bundle.bytes()))?);
+        }
+        let module = self.marks(&request.module)?;
+        module.register(&Registration {
+            reference: request.reference.clone(),
+            directory: request.dest.clone(),
+            role: Role::Mirror,
+            filters: request.select.to_texts(),
+            late: request.late.clone(),
+            watch: request.watch,
+            key: None,
+            fresh: None,
+        })?;
+        module.set_damaged(&[])?;
+        module.set_placed(&placed(bundle))?;
+        Ok(())
+    }
+}
+
+/// The mark of a generation.
+pub fn placed(bundle: &CheckedBundle) -> Placed {
+    let Generation { epoch, seq } = bundle.generation();
+    Placed { epoch, seq, root: bundle.root().to_string(), head: bundle.head_hash().to_string() }
+}

@@ -1,0 +1,249 @@
+//! Everything that this node hands out: complete generations, and what a running pass has verified so far.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::Read;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use cid::Cid;
+use libp2p::PeerId;
+use tokio::sync::mpsc;
+use tracker_less::record::{CheckedBundle, Generation, ModuleId};
+
+use super::fetch::SMALL;
+use super::holding::Holding;
+use super::plan::Want;
+use crate::manifest::ContentId;
+use crate::store::index::Index;
+use crate::store::proof;
+use crate::store::stage::Stage;
+use crate::wire::msg::Held;
+use crate::wire::{Have, Provider};
+
+/// Notices that wait to be looked at; more are dropped.
+const NOTICES: usize = 256;
+
+/// Something that the shelf learned while serving.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A peer passed on records; unchecked.
+    Heard {
+        /// Who.
+        from: PeerId,
+        /// Bundles.
+        bundles: Vec<Vec<u8>>,
+        /// Nominations.
+        nominations: Vec<Vec<u8>>,
+    },
+    /// A content of this module turned out damaged.
+    Damaged(ModuleId),
+}
+
+/// What a running pass has verified so far.
+pub struct Arriving {
+    bundle: CheckedBundle,
+    stage: Arc<Stage>,
+    numbers: HashMap<ContentId, u64>,
+    done: Mutex<BTreeSet<u64>>,
+}
+
+impl Arriving {
+    /// A pass that begins: nothing is there yet.
+    pub fn new(bundle: CheckedBundle, stage: Arc<Stage>, wants: &[Want]) -> Self {
+        let numbers = wants.iter().map(|want| (want.id, want.number)).collect();
+        Self { bundle, stage, numbers, done: Mutex::default() }
+    }
+
+    /// A content is staged and verified.
+    pub fn arrived(&self, id: &ContentId) {
+        if let Some(number) = self.numbers.get(id) {
+            self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(*number);
+        }
+    }
+
+    fn have(&self) -> Have {
+        Have::of(self.done.lock().unwrap_or_else(PoisonError::into_inner).iter().copied())
+    }
+
+    fn open(&self, id: &ContentId) -> Option<std::fs::File> {
+        let number = self.numbers.get(id)?;
+        let there = self.done.lock().unwrap_or_else(PoisonError::into_inner).contains(number);
+        if there { self.stage.open_file(id).ok() } else { None }
+    }
+
+    fn small(&self, id: &ContentId, size: u64) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open(id)?.take(size.min(SMALL) + 1).read_to_end(&mut bytes).ok()?;
+        (bytes.len() as u64 == size && proof::verify_small(id, &bytes)).then_some(bytes)
+    }
+
+    fn range(&self, id: &ContentId, size: u64, range: Range<u64>) -> Option<Vec<u8>> {
+        let file = self.open(id)?;
+        let outboard = crate::store::outboard::Outboard::load(self.stage.outboards(), id, size).ok()?;
+        proof::encode_range(&file, id, size, outboard.as_ref(), range).ok()
+    }
+}
+
+#[derive(Default)]
+struct Module {
+    newest: Option<CheckedBundle>,
+    holding: Option<Arc<Holding>>,
+    arriving: Option<Arc<Arriving>>,
+    nominations: Vec<Vec<u8>>,
+}
+
+/// What this node hands out, by module.
+pub struct Shelf {
+    index: Arc<Index>,
+    modules: RwLock<HashMap<ModuleId, Module>>,
+    notices: mpsc::Sender<Notice>,
+}
+
+impl Shelf {
+    /// An empty shelf, and where its notices arrive.
+    pub fn new(index: Arc<Index>) -> (Self, mpsc::Receiver<Notice>) {
+        let (notices, heard) = mpsc::channel(NOTICES);
+        (Self { index, modules: RwLock::default(), notices }, heard)
+    }
+
+    fn change<T>(&self, module: ModuleId, change: impl FnOnce(&mut Module) -> T) -> T {
+        let mut modules = self.modules.write().unwrap_or_else(PoisonError::into_inner);
+        change(modules.entry(module).or_default())
+    }
+
+    fn look<T>(&self, module: &ModuleId, look: impl FnOnce(&Module) -> Option<T>) -> Option<T> {
+        look(self.modules.read().unwrap_or_else(PoisonError::into_inner).get(module)?)
+    }
+
+    /// Holds a generation from now on, in place of the former one.
+    pub fn put(&self, holding: Arc<Holding>) {
+        let bundle = holding.bundle.clone();
+        self.heard_of(&bundle);
+        self.change(bundle.module(), |module| module.holding = Some(holding));
+    }
+
+    /// Holds nothing of a module any more.
+    pub fn remove(&self, module: &ModuleId) {
+        self.modules.write().unwrap_or_else(PoisonError::into_inner).remove(module);
+    }
+
+    /// A pass begins (or, with none, ends).
+    pub fn set_arriving(&self, module: ModuleId, arriving: Option<Arc<Arriving>>) {
+        self.change(module, |entry| entry.arriving = arriving);
+    }
+
+    /// Remembers the newest head, held or not: it is passed on.
+    pub fn heard_of(&self, bundle: &CheckedBundle) {
+        self.change(bundle.module(), |module| {
+            let newer = module.newest.as_ref().is_none_or(|known| super::supersedes(bundle, known));
+            if newer {
+                module.newest = Some(bundle.clone());
+            }
+        });
+    }
+
+    /// Nominations to pass on.
+    pub fn set_nominations(&self, module: ModuleId, nominations: Vec<Vec<u8>>) {
+        self.change(module, |entry| entry.nominations = nominations);
+    }
+
+    /// What is held of a module.
+    pub fn holding(&self, module: &ModuleId) -> Option<Arc<Holding>> {
+        self.look(module, |module| module.holding.clone())
+    }
+
+    /// Everything that is held.
+    pub fn holdings(&self) -> Vec<Arc<Holding>> {
+        let modules = self.modules.read().unwrap_or_else(PoisonError::into_inner);
+        modules.values().filter_map(|module| module.holding.clone()).collect()
+    }
+
+    /// The newest generation heard of.
+    pub fn newest(&self, module: &ModuleId) -> Option<Generation> {
+        self.look(module, |module| module.newest.as_ref().map(CheckedBundle::generation))
+    }
+
+    fn arriving(&self, module: &ModuleId) -> Option<Arc<Arriving>> {
+        self.look(module, |module| module.arriving.clone())
+    }
+
+    fn notice(&self, notice: Notice) {
+        // A full queue means that somebody floods us: what they say can wait for ever.
+        let _ = self.notices.try_send(notice);
+    }
+
+    fn damaged(&self, holding: &Holding, id: &ContentId) {
+        if holding.mark_damaged(id) {
+            self.notice(Notice::Damaged(holding.bundle.module()));
+        }
+    }
+}
+
+fn held(bundle: &CheckedBundle, whole: bool) -> Held {
+    let Generation { epoch, seq } = bundle.generation();
+    Held { epoch, seq, root: *bundle.root(), whole }
+}
+
+impl Provider for Shelf {
+    fn bundle(&self, module: &ModuleId) -> Option<CheckedBundle> {
+        self.look(module, |module| module.newest.clone())
+    }
+
+    fn held(&self, module: &ModuleId) -> Option<CheckedBundle> {
+        let holding = self.holding(module).map(|holding| holding.bundle.clone());
+        let arriving = || self.arriving(module).map(|arriving| arriving.bundle.clone());
+        holding.or_else(arriving)
+    }
+
+    fn holds(&self, module: &ModuleId) -> Vec<Held> {
+        let holding = self.holding(module).map(|holding| held(&holding.bundle, holding.is_whole()));
+        let arriving = self.arriving(module).map(|arriving| held(&arriving.bundle, false));
+        let mut holds: Vec<Held> = arriving.into_iter().chain(holding).collect();
+        holds.dedup_by(|second, first| first.root == second.root);
+        holds
+    }
+
+    fn nominations(&self, module: &ModuleId) -> Vec<Vec<u8>> {
+        self.look(module, |module| Some(module.nominations.clone())).unwrap_or_default()
+    }
+
+    fn page(&self, _module: &ModuleId, cid: &Cid) -> Option<Vec<u8>> {
+        self.index.page(cid).ok().flatten()
+    }
+
+    fn small(&self, module: &ModuleId, id: &ContentId, size: u64) -> Option<Vec<u8>> {
+        if let Some(holding) = self.holding(module) {
+            match holding.small(id, size) {
+                Some(bytes) => return Some(bytes),
+                None if holding.claims(id, size) && size <= SMALL => self.damaged(&holding, id),
+                None => {}
+            }
+        }
+        self.arriving(module)?.small(id, size)
+    }
+
+    fn range(&self, module: &ModuleId, id: &ContentId, size: u64, range: Range<u64>) -> Option<Vec<u8>> {
+        if let Some(holding) = self.holding(module) {
+            match holding.range(id, size, range.clone()) {
+                Ok(bytes) => return Some(bytes),
+                Err(proof::ProofError::Damaged { .. }) if holding.claims(id, size) => self.damaged(&holding, id),
+                Err(error) => tracing::debug!(%error, "range not served"),
+            }
+        }
+        self.arriving(module)?.range(id, size, range)
+    }
+
+    fn have(&self, module: &ModuleId, root: &Cid) -> Have {
+        let holding = self.holding(module).filter(|holding| holding.bundle.root() == root);
+        let arriving = self.arriving(module).filter(|arriving| arriving.bundle.root() == root);
+        match (holding, arriving) {
+            (Some(holding), _) => holding.have(),
+            (None, Some(arriving)) => arriving.have(),
+            (None, None) => Have::None,
+        }
+    }
+
+    fn heard(&self, from: PeerId, bundles: Vec<Vec<u8>>, nominations: Vec<Vec<u8>>) {
+        self.notice(Notice::Heard { from, bundles, nominations });
+    }
+}
