@@ -1,13 +1,13 @@
 //! murmir: rsync's agility with a swarm behind it.
 //!
-//! Left may use right: cli -> service, control -> sync -> wire -> store -> manifest -> `tracker_less`.
+//! Left may use right: cli -> verbs -> service, control -> sync -> wire -> store -> manifest -> `tracker_less`.
 
-
-
-
+pub mod control;
+pub mod error;
 pub mod manifest;
-
-
+pub mod reference;
+pub mod service;
 pub mod store;
 pub mod sync;
+pub mod verbs;
 pub mod wire;

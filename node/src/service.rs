@@ -3,30 +3,43 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracker_less::machine::Event;
 use tracker_less::net::{self, DhtMode, NetEvent};
-use tracker_less::record::{ModuleId, SecretKey};
+use tracker_less::record::{CheckedBundle, ModuleId, SecretKey};
 
+use crate::control::ControlError;
+use crate::reference::Reference;
+use crate::store::files::Dir;
 use crate::store::index::Index;
 use crate::store::lock::Lock;
-use crate::store::state::{Role, State};
-use crate::sync::holding::{Holdings, Notice};
-use crate::sync::{Node, SyncError};
-use crate::wire::server;
+use crate::store::state::{Module, Registration, Role, State};
+use crate::sync::dest::OWN_DIR;
+use crate::sync::holding::{Ground, Holding};
+use crate::sync::publish::refresh;
+use crate::sync::shelf::{Notice, Shelf};
+use crate::sync::{ModuleRef, Node, SyncError, unix_now};
+use crate::verbs::pass::selector;
+use crate::verbs::upkeep::rules;
+use crate::wire::{self, Deadlines, Limits};
 
 /// How often Fresh records, the peer cache and superseded files are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
-/// Most addresses kept for the next start.
-const CACHED_PEERS: usize = 128;
+/// How long superseded files are kept for others, seconds.
+const GRACE: u64 = 24 * 3600;
+/// How much of the module's bytes superseded files may take: one part in this many.
+const BUDGET_PART: u64 = 20;
+/// Life of a Fresh record where the registration says nothing, seconds.
+const FRESH_FOR: u64 = 14 * 24 * 3600;
 
 /// How a node takes part.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// The state directory.
     pub state: PathBuf,
@@ -59,6 +72,9 @@ pub enum StartError {
     /// The network side failed (10 with the address named).
     #[error(transparent)]
     Net(#[from] net::StartError),
+    /// The control socket cannot be had.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// No randomness for a key.
     #[error("no randomness: {reason}")]
     Random {
@@ -71,13 +87,9 @@ pub enum StartError {
 pub struct Service {
     /// What the flows work with.
     pub node: Arc<Node>,
+    settings: Settings,
     tasks: JoinSet<()>,
     _lock: Option<Lock>,
-}
-
-/// Seconds since the epoch; 0 before it.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl Service {
@@ -87,43 +99,185 @@ impl Service {
     /// See [`StartError`]. Nothing keeps running after an error.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let state = Arc::new(State::open(&settings.state).map_err(SyncError::from)?);
-        let lock = if settings.serve { Some(lock(&settings, &state)?) } else { None };
-        let key = identity(&state, settings.serve)?;
-        let index = Arc::new(Index::open(&state.index_dir()).map_err(SyncError::from)?);
-        let (holdings, notices) = Holdings::new(Arc::clone(&index));
+        let lock = if settings.serve { Some(lock(&settings)?) } else { None };
+        let key = if settings.serve { lasting_key(&state)? } else { SecretKey::from_seed(random()?) };
+        let index = Arc::new(Index::open(&settings.state).map_err(SyncError::from)?);
+        let (shelf, notices) = Shelf::new(Arc::clone(&index));
         let (swarm, events, incoming) = net::start(config(&settings, &state, key)?).await?;
-        let node = Arc::new(Node { state, index, swarm, holdings: Arc::new(holdings) });
+        let node = Arc::new(Node { state, index, swarm, shelf: Arc::new(shelf) });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(Arc::clone(&node), incoming));
         tasks.spawn(listen(Arc::clone(&node), events));
         tasks.spawn(attend(Arc::clone(&node), notices));
-        if settings.serve {
-            node.load_registered().await?;
-            tasks.spawn(keep_house(Arc::clone(&node)));
+        let mut service = Self { node, settings, tasks, _lock: lock };
+        if service.serves() {
+            service.load_registered().await?;
+            service.tasks.spawn(keep_house(Arc::clone(&service.node)));
         }
-        Ok(Self { node, tasks, _lock: lock })
+        Ok(service)
     }
 
     /// Takes back what this node announced, and ends its tasks.
     pub async fn stop(mut self) {
-        self.node.remember_peers().await;
+        remember_peers(&self.node).await;
         self.node.swarm.shutdown().await;
         self.tasks.shutdown().await;
+        if let Err(error) = self.node.index.flush() {
+            tracing::warn!(%error, "index not flushed");
+        }
+    }
+
+    /// True for a lasting node.
+    pub fn serves(&self) -> bool {
+        self.settings.serve
+    }
+
+    /// The addresses that the user gave.
+    pub fn hints(&self) -> Vec<Multiaddr> {
+        self.settings.peers.clone()
+    }
+
+    /// Those of a reference, and the user's.
+    pub fn hints_with(&self, more: &[Multiaddr]) -> Vec<Multiaddr> {
+        let mut hints = more.to_vec();
+        hints.extend(self.hints().into_iter().filter(|hint| !more.contains(hint)));
+        hints
+    }
+
+    /// True if there is anybody to ask: an address of the user's, or a peer of earlier days.
+    pub fn can_ask(&self) -> bool {
+        self.serves() || !self.settings.peers.is_empty() || self.node.state.peers().is_ok_and(|peers| !peers.is_empty())
+    }
+
+    /// The key of this name; `default` is made if it is absent. Also says whether it was made now.
+    ///
+    /// # Errors
+    /// There is no such key, or the state fails.
+    pub fn publisher_key(&self, name: &str) -> Result<(SecretKey, bool), StartError> {
+        publisher_key(&self.node.state, name)
+    }
+
+    /// The peer id of the lasting node of this state, made if absent.
+    ///
+    /// # Errors
+    /// The state fails.
+    pub fn lasting_peer_id(&self) -> Result<PeerId, StartError> {
+        let key = lasting_key(&self.node.state)?;
+        Ok(key.public().peer_id().unwrap_or_else(|| self.node.swarm.peer_id()))
+    }
+
+    /// Where this node listens, with its id.
+    pub async fn addresses(&self) -> Vec<String> {
+        let id = Protocol::P2p(self.node.swarm.peer_id());
+        self.node.swarm.listen_addresses().await.into_iter().map(|at| at.with(id.clone()).to_string()).collect()
+    }
+
+    /// The addresses of a serving node for a link.
+    pub async fn public_addresses(&self) -> Vec<Multiaddr> {
+        if !self.serves() {
+            return Vec::new();
+        }
+        let id = Protocol::P2p(self.node.swarm.peer_id());
+        self.node.swarm.listen_addresses().await.into_iter().map(|at| at.with(id.clone())).collect()
+    }
+
+    /// Where outboards of a published module are kept.
+    ///
+    /// # Errors
+    /// The state fails.
+    pub fn outboards(&self, module: &ModuleId) -> Result<Dir, SyncError> {
+        outboards(&self.node.state, module)
+    }
+
+    /// A directory for one run, and its path.
+    ///
+    /// # Errors
+    /// The state fails.
+    pub fn scratch(&self) -> Result<(Dir, PathBuf), SyncError> {
+        let name = format!("scratch-{}-{:x}", std::process::id(), unix_now());
+        let dir = Dir::open(self.node.state.path())?.child_or_make(&name)?;
+        Ok((dir, self.node.state.path().join(name)))
+    }
+
+    /// What the index calls the tree of a registration, or of the last fetch.
+    pub fn tree_key(&self, registration: Option<&Registration>, dest: &std::path::Path) -> Vec<u8> {
+        use std::os::unix::ffi::OsStrExt;
+        registration.map_or(dest, |registration| &registration.directory).as_os_str().as_bytes().to_vec()
+    }
+
+    /// The head of the placed generation of a registered module.
+    ///
+    /// # Errors
+    /// The state fails.
+    pub fn placed_bundle(&self, marks: &Module) -> Result<Option<CheckedBundle>, SyncError> {
+        placed_bundle(marks)
+    }
+
+    /// Holds a registered module as its marks say, and lets the swarm know.
+    ///
+    /// # Errors
+    /// The state, the directory or the index fails.
+    pub async fn hold(&self, module: &ModuleRef) -> Result<(), SyncError> {
+        hold(&self.node, module).await
+    }
+
+    async fn load_registered(&self) -> Result<(), StartError> {
+        for (publisher, name) in self.node.state.registered().map_err(SyncError::from)? {
+            let (Ok(publisher), Ok(name)) = (publisher.parse(), name.parse()) else { continue };
+            let module = ModuleRef::new(publisher, name);
+            if let Err(error) = hold(&self.node, &module).await {
+                tracing::error!(%module, %error, "registered, but cannot be served");
+            }
+        }
+        Ok(())
     }
 }
 
-fn lock(settings: &Settings, state: &State) -> Result<Lock, StartError> {
-    Lock::acquire(&state.lock_path()).map_err(|_| StartError::Running { state: settings.state.clone() })
+fn lock(settings: &Settings) -> Result<Lock, StartError> {
+    let running = |_| StartError::Running { state: settings.state.clone() };
+    Lock::acquire(&settings.state.join("serve.lock")).map_err(running)
 }
 
-/// The lasting identity of the state, or one for this run only.
-fn identity(state: &State, lasting: bool) -> Result<SecretKey, StartError> {
-    if lasting {
-        return Ok(state.node_key().map_err(SyncError::from)?);
-    }
+fn random() -> Result<[u8; 32], StartError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| StartError::Random { reason: error.to_string() })?;
+    Ok(seed)
+}
+
+/// The identity of the state's lasting node, made if absent.
+fn lasting_key(state: &State) -> Result<SecretKey, StartError> {
+    if let Some(seed) = state.node_key().map_err(SyncError::from)? {
+        return Ok(SecretKey::from_seed(seed));
+    }
+    let seed = random()?;
+    state.add_node_key(&seed).map_err(SyncError::from)?;
     Ok(SecretKey::from_seed(seed))
+}
+
+/// A publisher key by name; `default` is made if it is absent.
+///
+/// # Errors
+/// There is no such key, or the state fails.
+pub fn publisher_key(state: &State, name: &str) -> Result<(SecretKey, bool), StartError> {
+    if let Some(seed) = state.key(name).map_err(SyncError::from)? {
+        return Ok((SecretKey::from_seed(seed), false));
+    }
+    if name != "default" {
+        return Err(SyncError::NoKey { name: name.to_owned() }.into());
+    }
+    Ok((make_key(state, name)?, true))
+}
+
+/// Makes a publisher key. That its directory of modules exists says that its history is known on this machine.
+///
+/// # Errors
+/// The name is taken, or the state fails.
+pub fn make_key(state: &State, name: &str) -> Result<SecretKey, StartError> {
+    let key = SecretKey::from_seed(random()?);
+    state.add_key(name, &key.seed()).map_err(SyncError::from)?;
+    let publisher = key.public().publisher().to_string();
+    state.module(&publisher, "history").map_err(SyncError::from)?;
+    Ok(key)
 }
 
 fn config(settings: &Settings, state: &State, key: SecretKey) -> Result<net::Config, StartError> {
@@ -132,43 +286,185 @@ fn config(settings: &Settings, state: &State, key: SecretKey) -> Result<net::Con
         (true, true) => DhtMode::Server,
         (true, false) => DhtMode::Client,
     };
+    let cached = state.peers().map_err(SyncError::from)?.iter().filter_map(|address| address.parse().ok()).collect();
     Ok(net::Config {
         key,
         listen: settings.listen.clone(),
         external: settings.external.clone(),
         peers: settings.peers.clone(),
-        cached: state.peers().map_err(SyncError::from)?,
+        cached,
         dht,
         mdns: settings.mdns,
-        bulk: crate::wire::PROTOCOL,
+        bulk: libp2p::StreamProtocol::new(wire::PROTOCOL),
+        records: Vec::new(),
     })
+}
+
+fn outboards(state: &State, module: &ModuleId) -> Result<Dir, SyncError> {
+    let all = Dir::open(state.path())?.child_or_make("outboards")?;
+    Ok(all.child_or_make(module.to_string())?)
+}
+
+fn placed_bundle(marks: &Module) -> Result<Option<CheckedBundle>, SyncError> {
+    let Some(placed) = marks.placed()? else { return Ok(None) };
+    // The one last seen has the later Fresh record, if it is of the same generation.
+    let known = [marks.seen()?, marks.held()?].into_iter().flatten();
+    let mut bundles = known.filter_map(|bytes| CheckedBundle::verify(&bytes).ok());
+    Ok(bundles.find(|bundle| bundle.root().to_string() == placed.root))
+}
+
+/// Holds a registered module as its marks say, and lets the swarm know.
+async fn hold(node: &Arc<Node>, module: &ModuleRef) -> Result<(), SyncError> {
+    let marks = node.marks(module)?;
+    let (Some(registration), Some(bundle)) = (marks.registration()?, placed_bundle(&marks)?) else {
+        return Ok(());
+    };
+    let damaged = marks.damaged()?;
+    let (shared, module_id) = (Arc::clone(node), module.id);
+    let work = move || load(&shared, module_id, &registration, bundle, &damaged);
+    let holding = tokio::task::spawn_blocking(work).await;
+    let holding = Arc::new(holding.map_err(|error| SyncError::Worker { reason: error.to_string() })??);
+    let (bundle, coverage) = (holding.bundle.clone(), holding.coverage());
+    node.shelf.put(holding);
+    if let Some(seen) = node.seen(module)? {
+        node.shelf.heard_of(&seen);
+        node.swarm.tell(Event::Watch { module: module.id }).await;
+        node.swarm.tell(Event::Bundle { bytes: seen.bytes().to_vec() }).await;
+    }
+    node.swarm.tell(Event::Hold { bundle, coverage }).await;
+    Ok(())
+}
+
+fn load(
+    node: &Node,
+    module: ModuleId,
+    registration: &Registration,
+    bundle: CheckedBundle,
+    damaged: &[Vec<u8>],
+) -> Result<Holding, SyncError> {
+    let path = registration.directory.clone();
+    let root = Dir::open(&path)?;
+    let reference = Reference::parse(&registration.reference)
+        .map_err(|error| SyncError::BadState { reason: error.to_string() })?;
+    let (base, only) = reference.transfer_root();
+    let (outboards, stage) = match registration.role {
+        Role::Publisher => (outboards(&node.state, &module)?, None),
+        Role::Mirror => {
+            let own = root.child_or_make(OWN_DIR)?;
+            let stage = crate::store::stage::Stage::open(&own)?;
+            let budget = bundle.head().bytes / BUDGET_PART;
+            stage.sweep(unix_now(), GRACE, budget)?;
+            (own.child_or_make("outboards")?, Some(Arc::new(stage)))
+        }
+    };
+    // A publisher's own patterns made the tree: all of it is here.
+    let patterns = if registration.role == Role::Publisher { Vec::new() } else { rules(registration) };
+    let select = selector(base, only, &patterns).map_err(|failure| SyncError::BadState { reason: failure.message })?;
+    Holding::load(&node.index, bundle, &select, Ground { path, root, outboards, stage }, damaged)
 }
 
 /// Serves every inbound stream in a task of its own.
 async fn accept(node: Arc<Node>, mut incoming: net::Incoming) {
-    let limits = server::Limits::default();
+    let limits = Limits::new(Deadlines::default());
     let mut streams = JoinSet::new();
     while let Some((peer, stream)) = incoming.recv().await {
         while streams.try_join_next().is_some() {}
-        let Some(permit) = limits.admit(peer) else { continue };
-        let holdings = Arc::clone(&node.holdings);
+        let (shelf, limits) = (Arc::clone(&node.shelf), limits.clone());
         streams.spawn(async move {
-            server::serve_stream(stream, peer, holdings).await;
-            drop(permit);
+            if let Err(error) = wire::serve_stream(stream, peer, shelf, limits).await {
+                tracing::debug!(%peer, %error, "stream ended");
+            }
         });
     }
 }
 
-/// What the swarm tells: newest heads reach the disk, and mirrors that watch fetch them.
+/// What the swarm tells: the newest heads reach the disk.
 async fn listen(node: Arc<Node>, mut events: net::Events) {
     while let Some(event) = events.recv().await {
-        if let NetEvent::Head { bundle, newer } = event {
-            if let Err(error) = node.state.see(&bundle) {
-                tracing::error!(%error, "the newest head could not be kept");
+        match event {
+            NetEvent::Head { bundle, .. } => {
+                if let Err(error) = node.note_seen(&bundle) {
+                    tracing::error!(%error, "the newest head could not be kept");
+                }
+                node.shelf.heard_of(&bundle);
             }
-            if newer {
-                node.holdings.heard_of(bundle);
+            NetEvent::Forked { module, fork } => {
+                tracing::error!(%module, "fork: two heads contradict each other; both are kept as proof");
+                if let Err(error) = node.note_fork(&fork) {
+                    tracing::error!(%error, "the proof of a fork could not be kept");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What serving brought to light.
+async fn attend(node: Arc<Node>, mut notices: mpsc::Receiver<Notice>) {
+    while let Some(notice) = notices.recv().await {
+        match notice {
+            Notice::Heard { from, bundles, nominations } => {
+                for bytes in bundles {
+                    node.swarm.tell(Event::Bundle { bytes }).await;
+                }
+                for bytes in nominations {
+                    node.swarm.tell(Event::Nomination { bytes, from }).await;
+                }
+            }
+            Notice::Damaged(module) => {
+                let Some(holding) = node.shelf.holding(&module) else { continue };
+                let paths: Vec<Vec<u8>> = holding.damaged().iter().map(|path| path.as_bytes().to_vec()).collect();
+                let kept = node.marks(&ModuleRef::of(&holding.bundle)).map(|marks| marks.set_damaged(&paths));
+                if !matches!(kept, Ok(Ok(()))) {
+                    tracing::error!("the list of damaged files could not be kept");
+                }
+                let (bundle, coverage) = (holding.bundle.clone(), holding.coverage());
+                node.swarm.tell(Event::Hold { bundle, coverage }).await;
             }
         }
+    }
+}
+
+/// Renews Fresh records, keeps the peer cache, shares what the mirror book has.
+async fn keep_house(node: Arc<Node>) {
+    let mut tick = tokio::time::interval(HOUSEKEEPING);
+    tick.tick().await;
+    loop {
+        tick.tick().await;
+        remember_peers(&node).await;
+        for holding in node.shelf.holdings() {
+            let module = ModuleRef::of(&holding.bundle);
+            let known = node.swarm.mirrors(module.id).await;
+            node.shelf.set_nominations(module.id, known.iter().map(|one| one.bytes().to_vec()).collect());
+            if let Err(error) = renew(&node, &module).await {
+                tracing::error!(%module, %error, "the Fresh record could not be renewed");
+            }
+        }
+    }
+}
+
+/// A new Fresh record at half the life of the old one, where this node has the key.
+async fn renew(node: &Arc<Node>, module: &ModuleRef) -> Result<(), SyncError> {
+    let registration = node.marks(module)?.registration()?;
+    let Some((registration, name)) = registration.and_then(|found| found.key.clone().map(|key| (found, key))) else {
+        return Ok(());
+    };
+    let (Some(seed), Some(bundle)) = (node.state.key(&name)?, node.seen(module)?) else { return Ok(()) };
+    let due = bundle.fresh().is_none_or(|fresh| unix_now() >= fresh.issued + (fresh.until - fresh.issued) / 2);
+    if due {
+        let lasts = registration.fresh.map_or(FRESH_FOR, u64::from);
+        let renewed = refresh(&SecretKey::from_seed(seed), &bundle, lasts, unix_now())?;
+        node.witness(&renewed).await?;
+        hold(node, module).await?;
+    }
+    Ok(())
+}
+
+async fn remember_peers(node: &Node) {
+    let addresses: Vec<String> = node.swarm.dialable().await.iter().map(ToString::to_string).collect();
+    if !addresses.is_empty()
+        && let Err(error) = node.state.set_peers(&addresses)
+    {
+        tracing::warn!(%error, "peer cache not kept");
     }
 }

@@ -181,6 +181,14 @@ impl State {
         Ok(found)
     }
 
+    /// Whether anything of this publisher was ever kept here.
+    pub fn knows_publisher(&self, publisher: &str) -> Result<bool, StateError> {
+        match self.modules.child(publisher) {
+            Err(error) if error.is_missing() => Ok(false),
+            opened => Ok(opened.map(|_| true)?),
+        }
+    }
+
     /// What was last fetched into `dest` (absolute).
     pub fn fetched(&self, dest: &Path) -> Result<Option<Fetched>, StateError> {
         let [record, _] = dest_files(dest);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use tracker_less::heads::Fork;
 use tracker_less::machine::Event;
 use tracker_less::record::{CheckedBundle, Generation};
 
@@ -49,6 +50,15 @@ impl Node {
             self.marks(&module)?.set_seen(bundle.bytes())?;
         }
         Ok(())
+    }
+
+    /// Keeps the proof of a fork.
+    ///
+    /// # Errors
+    /// The state could not be written.
+    pub fn note_fork(&self, fork: &Fork) -> Result<(), SyncError> {
+        let marks = self.marks(&ModuleRef::of(&fork.first))?;
+        Ok(marks.set_fork(fork.first.bytes(), fork.second.bytes())?)
     }
 
     /// True if this module is registered with this directory.
@@ -109,7 +119,7 @@ impl Node {
             fresh: None,
         })?;
         module.set_damaged(&[])?;
-        module.set_placed(&placed(bundle))?;
+        module.set_placed(&placed(bundle), bundle.bytes())?;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 pub mod dest;
 pub mod fetch;
 pub mod holding;
+pub mod itemize;
 pub mod marks;
 pub mod pages;
 pub mod pass;
@@ -188,6 +189,12 @@ pub enum SyncError {
     Limit {
         /// Which limit, with figures.
         reason: String,
+    },
+    /// There is no publisher key of that name (1).
+    #[error("there is no publisher key {name}")]
+    NoKey {
+        /// Its name.
+        name: String,
     },
     /// Publishing without knowing the newest generation (1).
     #[error("no state of this key here, and nobody reachable knows {module}")]

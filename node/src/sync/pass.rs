@@ -20,7 +20,7 @@ use crate::manifest::ContentId;
 use crate::manifest::entry::Node as EntryKind;
 use crate::manifest::glob;
 use crate::manifest::page::RootNode;
-use crate::manifest::path::TreePath;
+use crate::manifest::path::{Name, TreePath};
 use crate::manifest::select::Selector;
 use crate::manifest::walk::{Walk, root_node};
 use crate::store::stage::Stage;
@@ -49,6 +49,8 @@ pub struct Request {
     pub hints: Vec<Multiaddr>,
     /// What of the module: path and filters.
     pub select: Selector,
+    /// The one selected file gets this name.
+    pub rename: Option<Name>,
     /// The destination, absolute.
     pub dest: PathBuf,
     /// Attributes, links, deletion.
@@ -163,6 +165,9 @@ pub fn selected(node: &Node, request: &Request, bundle: &CheckedBundle) -> Resul
         if let Some(path) = item.path.relative_to(select.base()) {
             entries.push(Remote { path, number: item.number, entry: item.entry });
         }
+    }
+    if let (Some(name), [file]) = (&request.rename, entries.as_mut_slice()) {
+        file.path = TreePath::root().join(name).unwrap_or_default();
     }
     let named = select.only().is_some() || !select.base().is_root();
     if entries.is_empty() && named && !select.has_rules() && !stands(node, request, bundle)? {

@@ -172,6 +172,12 @@ impl Plan {
         wants
     }
 
+    /// The steps as rsync prints them: deletions first.
+    pub fn in_rsync_order(&self) -> impl Iterator<Item = &Step> {
+        let deletions = self.steps.iter().filter(|step| step.change == Change::Delete);
+        deletions.chain(self.steps.iter().filter(|step| step.change != Change::Delete))
+    }
+
     /// Keeps the first `max` deletions; returns how many are left out.
     pub fn limit_deletions(&mut self, max: u64) -> u64 {
         let (mut seen, mut skipped) = (0, 0);

@@ -28,6 +28,9 @@ pub use self::server::{Limits, serve_stream};
 
 use self::msg::{Code, Held};
 
+/// The stream protocol.
+pub const PROTOCOL: &str = "/murmir/sync/1";
+
 /// What a server may give. Calls may block: the server makes them where that is allowed. Whatever is not reached through
 /// this trait cannot be served, so an implementation decides by what was published, never by a path.
 pub trait Provider: Send + Sync + 'static {

@@ -175,6 +175,8 @@ pub enum NetEvent {
     Forked {
         /// Of this module.
         module: ModuleId,
+        /// The proof.
+        fork: Box<crate::heads::Fork>,
     },
     /// A peer is connected.
     PeerConnected(PeerId),

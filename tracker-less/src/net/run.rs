@@ -275,7 +275,7 @@ impl Run {
                 self.published.insert(bundle.module(), bundle);
             }
             Action::Head { bundle, newer } => self.emit(NetEvent::Head { bundle, newer }),
-            Action::Forked { module, .. } => self.emit(NetEvent::Forked { module }),
+            Action::Forked { module, fork } => self.emit(NetEvent::Forked { module, fork }),
             Action::Learned { peer, addresses, .. } => {
                 for address in addresses.into_iter().filter(announceable) {
                     self.book.add(peer, address);

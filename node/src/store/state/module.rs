@@ -82,7 +82,7 @@ impl Module {
 
     /// Ends the registration with what was placed and damaged. The newest head seen stays: it guards against rollback.
     pub fn unregister(&self) -> Result<(), StateError> {
-        ["toml", "placed", "damaged"].iter().try_for_each(|kind| durable::remove(&self.dir, &self.file(kind)))
+        ["toml", "placed", "held", "damaged"].iter().try_for_each(|kind| durable::remove(&self.dir, &self.file(kind)))
     }
 
     /// The newest bundle ever accepted, as received.
@@ -100,8 +100,14 @@ impl Module {
         read_toml(&self.dir, &self.file("placed"))
     }
 
-    /// Remembers the generation placed; only for data that is durable already.
-    pub fn set_placed(&self, placed: &Placed) -> Result<(), StateError> {
+    /// The bundle of the generation placed.
+    pub fn held(&self) -> Result<Option<Vec<u8>>, StateError> {
+        durable::read(&self.dir, &self.file("held"), MAX_FILE)
+    }
+
+    /// Remembers the generation placed, and its bundle; only for data that is durable already.
+    pub fn set_placed(&self, placed: &Placed, bundle: &[u8]) -> Result<(), StateError> {
+        durable::write(&self.dir, &self.file("held"), bundle)?;
         write_toml(&self.dir, &self.file("placed"), placed)
     }
 

@@ -97,7 +97,8 @@ fn a_module_is_remembered() {
     let placed = Placed { epoch: 1, seq: u64::MAX, root: "bafy".into(), head: "00".into() };
     module.register(&registration()).unwrap();
     module.set_seen(b"bundle").unwrap();
-    module.set_placed(&placed).unwrap();
+    module.set_placed(&placed, b"bundle").unwrap();
+    assert_eq!(module.held().unwrap().as_deref(), Some(&b"bundle"[..]));
     module.set_damaged(&[b"a/b".to_vec(), b"\xff\n".to_vec()]).unwrap();
 
     let again = State::open(state.path()).unwrap();

@@ -1,0 +1,316 @@
+//! Looking without changing anything: `ls`, `cat`, `resolve`, `mirrors`, `motd`.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tracker_less::record::CheckedBundle;
+
+use super::pass::{commas, reference, selector};
+use super::{Event, Output};
+use crate::error::{Exit, Failure};
+use crate::manifest::entry::{Entry, Node as Kind};
+use crate::manifest::path::{TreePath, escape};
+use crate::manifest::select::Selector;
+use crate::manifest::walk::{Walk, WalkItem};
+use crate::reference::Reference;
+use crate::service::Service;
+use crate::store::files::Dir;
+use crate::store::stage::Stage;
+use crate::sync::fetch::{Download, Progress};
+use crate::sync::plan::Want;
+use crate::sync::resolve::{Resolved, resolve as find_head};
+use crate::sync::shelf::Arriving;
+use crate::sync::source::{Finder, Source};
+use crate::sync::{SyncError, pages, unix_now};
+
+/// Bytes of a file said at once.
+const CHUNK: usize = 256 << 10;
+
+/// A module, or something in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    /// As text.
+    pub reference: String,
+}
+
+/// What to list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ls {
+    /// As text.
+    pub reference: String,
+    /// rsync's list line rather than names.
+    pub long: bool,
+    /// Everything below.
+    pub recursive: bool,
+    /// Ordered patterns: (include, pattern).
+    pub rules: Vec<(bool, String)>,
+}
+
+/// A tree whose selected pages are in the index.
+struct Opened {
+    bundle: CheckedBundle,
+    select: Selector,
+    sources: Vec<Source>,
+    finder: Finder,
+}
+
+async fn open(service: &Service, reference: &Reference, select: Selector) -> Result<Opened, Failure> {
+    let node = &service.node;
+    let hints = service.hints_with(&reference.peers);
+    let mut finder = Finder::start(Arc::clone(node), reference.module.clone(), hints);
+    let found = find_head(node, &reference.module, reference.at, &mut finder).await?;
+    let Resolved { bundle, mut sources, .. } = found;
+    let root = *bundle.root();
+    pages::bring(node, &reference.module, root, &select, &mut sources, &mut finder).await?;
+    Ok(Opened { bundle, select, sources, finder })
+}
+
+fn items(service: &Service, reference: &Reference, opened: &Opened) -> Result<Vec<WalkItem>, Failure> {
+    let refuse = |error| Failure::from(SyncError::tree(&reference.module, error));
+    let walk = Walk::new(&*service.node.index, opened.bundle.root(), &opened.select).map_err(refuse)?;
+    walk.map(|item| item.map_err(refuse)).collect()
+}
+
+/// True if the reference names a regular file.
+///
+/// # Errors
+/// Nobody has the module, or the tree is refused.
+pub async fn is_file(service: &Service, reference: &Reference) -> Result<bool, Failure> {
+    let (base, only) = reference.transfer_root();
+    let mut select = selector(base, only.clone(), &[])?;
+    // The entry itself, not what is below it.
+    select.rule(false, b"/*/**").map_err(|error| Failure::usage(error.to_string()))?;
+    let opened = open(service, reference, select).await?;
+    let items = items(service, reference, &opened)?;
+    Ok(matches!(items.as_slice(), [WalkItem { entry: Entry { node: Kind::File { .. }, .. }, .. }]))
+}
+
+/// Lists names, or rsync's list lines.
+///
+/// # Errors
+/// Nobody has the module, the path is unknown, or the tree is refused.
+pub async fn ls(service: &Service, wish: Ls, out: &Output) -> Result<Value, Failure> {
+    let reference = reference(&wish.reference)?;
+    let (base, only) = reference.transfer_root();
+    let mut select = selector(base.clone(), only.clone(), &wish.rules)?;
+    if !wish.recursive {
+        // One level: what is below a listed directory is left out. A named directory is listed itself.
+        select.rule(false, b"/*/**").map_err(|error| Failure::usage(error.to_string()))?;
+    }
+    let opened = open(service, &reference, select).await?;
+    let items = items(service, &reference, &opened)?;
+    if items.is_empty() && !reference.path.is_root() {
+        return Err(SyncError::UnknownPath { path: reference.path.to_string() }.into());
+    }
+    for item in &items {
+        let Some(path) = item.path.relative_to(&base) else { continue };
+        out.line(if wish.long { list_line(&path, &item.entry) } else { name_line(&path, &item.entry) }).await;
+        out.say(Event::Row(row(&path, &item.entry))).await;
+    }
+    Ok(Value::Null)
+}
+
+fn name_line(path: &TreePath, entry: &Entry) -> String {
+    format!("{path}{}", if entry.is_dir() { "/" } else { "" })
+}
+
+/// rsync's `--list-only` line.
+fn list_line(path: &TreePath, entry: &Entry) -> String {
+    let (kind, size, tail) = match &entry.node {
+        Kind::File { size, .. } => ('-', *size, String::new()),
+        Kind::Dir(_) => ('d', 4096, String::new()),
+        Kind::Symlink { target } => ('l', target.len() as u64, format!(" -> {}", escape(target))),
+    };
+    let mode = if kind == 'l' { 0o777 } else { entry.mode };
+    format!("{kind}{} {:>14} {} {path}{tail}", permissions(mode), commas(size), local_time(entry.mtime))
+}
+
+fn permissions(mode: u16) -> String {
+    let mut text: String = (0..9).map(|bit| if mode >> (8 - bit) & 1 == 1 { ['r', 'w', 'x'][bit % 3] } else { '-' }).collect();
+    if mode & 0o1000 != 0 {
+        text.pop();
+        text.push(if mode & 1 == 1 { 't' } else { 'T' });
+    }
+    text
+}
+
+/// `2026/11/23 02:52:03`, in the local time zone.
+fn local_time(mtime: i64) -> String {
+    let stamp = jiff::Timestamp::from_nanosecond(mtime.into()).unwrap_or_default();
+    stamp.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y/%m/%d %H:%M:%S").to_string()
+}
+
+fn row(path: &TreePath, entry: &Entry) -> Value {
+    let mut row = json!({ "mode": format!("{:04o}", entry.mode), "mtime": entry.mtime as f64 / 1e9 });
+    match std::str::from_utf8(path.as_bytes()) {
+        Ok(text) => row["path"] = text.into(),
+        Err(_) => row["path_b64"] = base64(path.as_bytes()).into(),
+    }
+    match &entry.node {
+        Kind::File { size, id, .. } => {
+            row["type"] = "file".into();
+            row["size"] = (*size).into();
+            row["id"] = id.to_string().into();
+        }
+        Kind::Dir(link) => {
+            row["type"] = "dir".into();
+            row["size"] = link.bytes.into();
+        }
+        Kind::Symlink { target } => {
+            row["type"] = "symlink".into();
+            row["target"] = String::from_utf8_lossy(target).into();
+        }
+    }
+    row
+}
+
+/// Base64 (RFC 4648, with padding), for names that are not UTF-8.
+fn base64(bytes: &[u8]) -> String {
+    use cid::multibase::Base;
+    Base::Base64Pad.encode(bytes)
+}
+
+/// Writes one file to stdout.
+///
+/// # Errors
+/// It is no file, or nobody has it.
+pub async fn cat(service: &Service, wish: &Target, out: &Output) -> Result<Value, Failure> {
+    let reference = reference(&wish.reference)?;
+    let (base, only) = reference.transfer_root();
+    let opened = open(service, &reference, selector(base, only, &[])?).await?;
+    let items = items(service, &reference, &opened)?;
+    let [WalkItem { entry: Entry { node: Kind::File { size, id, .. }, .. }, number, .. }] = items.as_slice() else {
+        return Err(SyncError::UnknownPath { path: format!("{} (as one file)", reference.path) }.into());
+    };
+    let want = Want { id: *id, size: *size, number: *number };
+    let (own, home) = service.scratch()?;
+    let result = copy_out(service, &reference, opened, want, &own, out).await;
+    if let Err(error) = std::fs::remove_dir_all(&home) {
+        tracing::warn!(%error, "scratch directory not removed");
+    }
+    result.map(|()| Value::Null)
+}
+
+async fn copy_out(
+    service: &Service,
+    reference: &Reference,
+    opened: Opened,
+    want: Want,
+    own: &Dir,
+    out: &Output,
+) -> Result<(), Failure> {
+    let Opened { bundle, sources, mut finder, .. } = opened;
+    let stage = Arc::new(Stage::open(own).map_err(SyncError::from)?);
+    let (id, wants, root) = (want.id, vec![want], *bundle.root());
+    let arriving = Arc::new(Arriving::new(bundle, Arc::clone(&stage), &wants));
+    let progress = Arc::new(Progress::default());
+    let download = Download::new(reference.module.id, root, Arc::clone(&stage), wants, arriving, progress)?;
+    download.run(sources, &mut finder).await?;
+    tracing::debug!(peers = service.node.swarm.peers().await.len(), "fetched");
+    let mut file = stage.open_file(&id).map_err(SyncError::from)?;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let read = file.read(&mut buffer).map_err(|error| Failure::new(Exit::FileIo, "file", error.to_string()))?;
+        if read == 0 {
+            return Ok(());
+        }
+        out.say(Event::Raw(buffer.get(..read).unwrap_or_default().to_vec())).await;
+    }
+}
+
+/// The newest head that can be found, and who answered what.
+///
+/// # Errors
+/// Nobody answered, or nobody knows the module.
+pub async fn resolve(service: &Service, wish: &Target, out: &Output) -> Result<Value, Failure> {
+    let reference = reference(&wish.reference)?;
+    let node = &service.node;
+    let hints = service.hints_with(&reference.peers);
+    let mut finder = Finder::start(Arc::clone(node), reference.module.clone(), hints);
+    let found = find_head(node, &reference.module, reference.at, &mut finder).await?;
+    let (bundle, now) = (&found.bundle, unix_now());
+    let answers: Vec<Value> = found
+        .sources
+        .iter()
+        .flat_map(|source| source.offers.iter().map(move |offer| (source.peer, offer)))
+        .map(|(peer, offer)| json!({ "peer_id": peer.to_string(), "seq": offer.bundle.generation().seq, "whole": offer.whole }))
+        .collect();
+    let exact = Reference { at: reference.at, peers: Vec::new(), ..reference.clone() };
+    let mut lines = vec![format!("{exact}  {}  {}", bundle.generation(), bundle.root())];
+    if !bundle.is_fresh(now) {
+        lines.push("stale: no valid Fresh record".to_owned());
+    }
+    if node.marks(&reference.module)?.fork()?.is_some() {
+        lines.push("forked: two heads with one number were seen; the last generation below counts".to_owned());
+    }
+    for line in lines {
+        out.line(line).await;
+    }
+    Ok(json!({
+        "reference": reference.module.to_string(),
+        "epoch": bundle.generation().epoch,
+        "seq": bundle.generation().seq,
+        "root": bundle.root().to_string(),
+        "created": bundle.head().created,
+        "fresh_until": bundle.fresh().map(|fresh| fresh.until),
+        "stale": !bundle.is_fresh(now),
+        "forked": node.marks(&reference.module)?.fork()?.is_some(),
+        "answers": answers,
+    }))
+}
+
+/// Mirrors by their own word.
+///
+/// # Errors
+/// The reference is none.
+pub async fn mirrors(service: &Service, wish: &Target, out: &Output) -> Result<Value, Failure> {
+    let reference = reference(&wish.reference)?;
+    let node = &service.node;
+    let hints = service.hints_with(&reference.peers);
+    let mut finder = Finder::start(Arc::clone(node), reference.module.clone(), hints);
+    let found = find_head(node, &reference.module, reference.at, &mut finder).await;
+    let mut newest = found.as_ref().map_or(0, |found| found.newest.seq);
+    let nominations = node.swarm.mirrors(reference.module.id).await;
+    newest = newest.max(nominations.iter().map(|mirror| mirror.nomination().seq).max().unwrap_or(0));
+    let now = unix_now();
+    for mirror in &nominations {
+        let said = mirror.nomination();
+        let (peer, part) = (mirror.peer(), f64::from(said.coverage.ten_thousandths()) / 10_000.0);
+        let age = now.saturating_sub(said.issued);
+        out.line(format!("{peer}  @{}  {:.0} %  {age} s ago  (self-report)", said.seq, part * 100.0)).await;
+        out.say(Event::Row(json!({
+            "peer_id": peer.to_string(), "role": "mirror", "seq": said.seq, "lag": newest - said.seq,
+            "lag_s": Value::Null, "coverage": part, "last_seen": said.issued, "rate": Value::Null, "by": "self",
+        })))
+        .await;
+    }
+    if nominations.is_empty()
+        && let Err(error) = found
+    {
+        return Err(error.into());
+    }
+    Ok(Value::Null)
+}
+
+/// The lines that lead others here: MOTD, DNS, web.
+///
+/// # Errors
+/// The reference is none.
+pub async fn motd(service: &Service, wish: &Target, out: &Output) -> Result<Value, Failure> {
+    let mut reference = reference(&wish.reference)?;
+    if reference.peers.is_empty() {
+        reference.peers = service.public_addresses().await;
+    }
+    let motd = format!("murmir: {reference}");
+    if motd.len() > 900 {
+        return Err(Failure::usage("the line would be over 900 bytes: name fewer peers"));
+    }
+    let dns = format!("murmir={reference}");
+    let web = json!({ "modules": [{ "reference": reference.to_string(), "path": "/" }] });
+    for (head, text) in [("motd", &motd), ("dns", &dns), ("well-known", &web.to_string())] {
+        out.line(format!("# {head}\n{text}")).await;
+    }
+    Ok(json!({ "motd": motd, "dns": dns, "well_known": web }))
+}

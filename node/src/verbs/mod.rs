@@ -1,0 +1,117 @@
+//! What the verbs do on a node, whether it runs in this process or answers on the control socket. The requests are plain
+//! values, so that they can cross the socket.
+
+pub mod inspect;
+pub mod pass;
+pub mod publish;
+pub mod upkeep;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::error::Failure;
+use crate::service::Service;
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Verb {
+    /// Publish a directory.
+    Publish(publish::Publish),
+    /// Fetch or mirror.
+    Pass(Box<pass::Pass>),
+    /// Check a destination against what was placed there.
+    Verify(upkeep::Verify),
+    /// List a module or a directory in it.
+    Ls(inspect::Ls),
+    /// Write one file to stdout.
+    Cat(inspect::Target),
+    /// The newest head that can be found.
+    Resolve(inspect::Target),
+    /// Who says that it holds a module.
+    Mirrors(inspect::Target),
+    /// End a registration.
+    Forget(upkeep::Forget),
+    /// Take back a publication or nomination.
+    Withdraw(upkeep::Forget),
+    /// The node's identity and addresses.
+    Id,
+    /// What the node holds.
+    Status,
+    /// Whom the node is connected to.
+    Peers,
+    /// Lines that lead others here.
+    Motd(inspect::Target),
+}
+
+/// What a verb says while it works.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// A line for people, on stdout.
+    Line(String),
+    /// A row for programs, on stdout with `--json`.
+    Row(Value),
+    /// A line on stderr.
+    Note(String),
+    /// Bytes of a file, on stdout.
+    Raw(Vec<u8>),
+    /// How far a download is.
+    Progress {
+        /// Bytes that arrived.
+        done: u64,
+        /// Bytes to fetch.
+        total: u64,
+    },
+}
+
+/// Where a verb says it. Bounded: a slow reader slows the verb.
+#[derive(Debug, Clone)]
+pub struct Output(mpsc::Sender<Event>);
+
+/// Events on their way to the reader.
+const QUEUE: usize = 256;
+
+impl Output {
+    /// An output and its reader.
+    pub fn new() -> (Self, mpsc::Receiver<Event>) {
+        let (sender, events) = mpsc::channel(QUEUE);
+        (Self(sender), events)
+    }
+
+    /// Says something; a reader that went away is no failure.
+    pub async fn say(&self, event: Event) {
+        let _ = self.0.send(event).await;
+    }
+
+    /// A line for people.
+    pub async fn line(&self, line: impl Into<String>) {
+        self.say(Event::Line(line.into())).await;
+    }
+
+    /// A line on stderr.
+    pub async fn note(&self, line: impl Into<String>) {
+        self.say(Event::Note(line.into())).await;
+    }
+}
+
+/// Does one thing. The value is what `--json` prints at the end.
+///
+/// # Errors
+/// One clear [`Failure`].
+pub async fn perform(service: &Service, verb: Verb, out: &Output) -> Result<Value, Failure> {
+    match verb {
+        Verb::Publish(request) => publish::publish(service, request, out).await,
+        Verb::Pass(request) => pass::pass(service, *request, out).await,
+        Verb::Verify(request) => upkeep::verify(service, request, out).await,
+        Verb::Ls(request) => inspect::ls(service, request, out).await,
+        Verb::Cat(request) => inspect::cat(service, &request, out).await,
+        Verb::Resolve(request) => inspect::resolve(service, &request, out).await,
+        Verb::Mirrors(request) => inspect::mirrors(service, &request, out).await,
+        Verb::Forget(request) => upkeep::forget(service, &request).await,
+        Verb::Withdraw(request) => upkeep::withdraw(service, &request).await,
+        Verb::Id => upkeep::id(service, out).await,
+        Verb::Status => upkeep::status(service, out).await,
+        Verb::Peers => upkeep::peers(service, out).await,
+        Verb::Motd(request) => inspect::motd(service, &request, out).await,
+    }
+}

@@ -1,0 +1,221 @@
+//! `publish`: on this node, and at once in the swarm if it serves.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tracker_less::record::{CheckedBundle, ModuleName, SecretKey};
+
+use super::pass::selector;
+use super::Output;
+use crate::error::{Exit, Failure};
+use crate::manifest::path::TreePath;
+use crate::reference::Reference;
+use crate::service::Service;
+use crate::store::state::{Registration, Role};
+use crate::sync::marks::placed;
+use crate::sync::publish::{self, Published, Request, is_failure};
+use crate::sync::source::Finder;
+use crate::sync::{ModuleRef, SyncError, unix_now};
+
+/// How long others may take to tell of a newer head.
+const ASK_OTHERS: Duration = Duration::from_secs(5);
+
+/// The request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Publish {
+    /// The directory, absolute.
+    pub dir: PathBuf,
+    /// The module; the directory's name if none.
+    pub module: Option<String>,
+    /// The key's name.
+    pub key: String,
+    /// Ordered patterns: (include, pattern).
+    pub rules: Vec<(bool, String)>,
+    /// Globs of files that switch last.
+    pub late: Vec<String>,
+    /// Life of a Fresh record, seconds.
+    pub fresh: u64,
+    /// There is no earlier generation.
+    pub first: bool,
+    /// Publish under this number.
+    pub seq: Option<u64>,
+    /// A shrunken tree is meant.
+    pub allow_shrink: bool,
+    /// Leave out what cannot be read.
+    pub ignore_errors: bool,
+    /// Exit with 48 if nothing changed.
+    pub error_on_no_change: bool,
+    /// Sign nothing.
+    pub dry_run: bool,
+    /// List changes.
+    pub itemize: bool,
+    /// Ask nobody.
+    pub offline: bool,
+}
+
+/// Publishes, registers, and lets the swarm know.
+///
+/// # Errors
+/// The guards, local failures; 23 or 24 when new entries had to be left out.
+pub async fn publish(service: &Service, request: Publish, out: &Output) -> Result<Value, Failure> {
+    let name = module_name(&request)?;
+    let (key, is_new) = service.publisher_key(&request.key)?;
+    if is_new {
+        out.note(format!("made the publisher key {} ({})", request.key, key.public().publisher())).await;
+    }
+    let module = ModuleRef::new(key.public().publisher(), name);
+    let former = former(service, &request, &module, is_new).await?;
+    let published = run(service, &request, &module, key, former).await?;
+    for problem in &published.problems {
+        out.note(format!("left out: {problem}")).await;
+    }
+    let reference = module.to_string();
+    out.line(&reference).await;
+    if request.itemize {
+        list(&published, out).await;
+    }
+    if let Some(bundle) = &published.bundle {
+        register(service, &request, &module, bundle).await?;
+    }
+    finish(service, &request, &module, &published).await
+}
+
+fn module_name(request: &Publish) -> Result<ModuleName, Failure> {
+    let own = request.dir.file_name().map(|name| name.to_string_lossy().into_owned());
+    let text = request.module.clone().or(own).unwrap_or_default();
+    text.parse().map_err(|error| Failure::usage(format!("{text}: {error}")).hint("--module NAME names it"))
+}
+
+/// The newest generation of the module: by this state, and by whoever can be reached.
+async fn former(
+    service: &Service,
+    request: &Publish,
+    module: &ModuleRef,
+    key_is_new: bool,
+) -> Result<Option<CheckedBundle>, Failure> {
+    let node = &service.node;
+    let has_history = node.state.knows_publisher(&module.publisher.to_string())?;
+    let known = node.seen(module)?;
+    if key_is_new {
+        return Ok(None);
+    }
+    let mut newest = known;
+    if !request.offline && service.can_ask() {
+        let finder = Finder::start(Arc::clone(node), module.clone(), service.hints());
+        let news = finder.news();
+        let settled = async {
+            while !finder.is_exhausted() {
+                news.notified().await;
+            }
+        };
+        // Whoever does not answer in time cannot be waited for: the mark in the state is what counts.
+        let _ = tokio::time::timeout(ASK_OTHERS, settled).await;
+        let heard = node.swarm.newest(module.id).await;
+        newest = [newest, heard, node.seen(module)?].into_iter().flatten().max_by_key(CheckedBundle::generation);
+    }
+    if newest.is_none() && !has_history && !request.first && request.seq.is_none() {
+        return Err(SyncError::NoHistory { module: module.to_string() }.into());
+    }
+    Ok(newest)
+}
+
+async fn run(
+    service: &Service,
+    request: &Publish,
+    module: &ModuleRef,
+    key: SecretKey,
+    former: Option<CheckedBundle>,
+) -> Result<Published, Failure> {
+    let wish = Request {
+        dir: request.dir.clone(),
+        module: module.name.clone(),
+        select: selector(TreePath::root(), None, &request.rules)?,
+        late: request.late.clone(),
+        fresh_for: request.fresh,
+        seq: request.seq,
+        allow_shrink: request.allow_shrink,
+        ignore_errors: request.ignore_errors,
+        dry_run: request.dry_run,
+        trackers: vec![service.lasting_peer_id()?],
+        now: unix_now(),
+    };
+    let node = Arc::clone(&service.node);
+    let outboards = service.outboards(&module.id)?;
+    let work = move || publish::publish(&node.index, &outboards, &key, &wish, former.as_ref());
+    let published = tokio::task::spawn_blocking(work).await;
+    Ok(published.map_err(|error| Failure::new(Exit::Memory, "worker", error.to_string()))??)
+}
+
+async fn list(published: &Published, out: &Output) {
+    for change in &published.changes {
+        let mark = match (&change.old, &change.new) {
+            (None, _) => ">f+++++++++",
+            (_, None) => "*deleting  ",
+            (Some(old), Some(new)) if old.node == new.node => ".f..t......",
+            _ => ">fc........",
+        };
+        let is_dir = change.new.as_ref().or(change.old.as_ref()).is_some_and(crate::manifest::entry::Entry::is_dir);
+        let (mark, slash) = if is_dir { (mark.replacen('f', "d", 1).replace('>', "c"), "/") } else { (mark.to_owned(), "") };
+        out.line(format!("{mark} {}{slash}", change.path)).await;
+    }
+}
+
+async fn register(
+    service: &Service,
+    request: &Publish,
+    module: &ModuleRef,
+    bundle: &CheckedBundle,
+) -> Result<(), Failure> {
+    let marks = service.node.marks(module)?;
+    // The signed head is durable before it leaves this process.
+    service.node.note_seen(bundle)?;
+    marks.register(&Registration {
+        reference: module.to_string(),
+        directory: request.dir.clone(),
+        role: Role::Publisher,
+        filters: request.rules.iter().map(|(include, rule)| format!("{} {rule}", if *include { '+' } else { '-' })).collect(),
+        late: request.late.clone(),
+        watch: false,
+        key: Some(request.key.clone()),
+        fresh: u32::try_from(request.fresh).ok(),
+    })?;
+    marks.set_damaged(&[])?;
+    marks.set_placed(&placed(bundle), bundle.bytes())?;
+    service.node.witness(bundle).await?;
+    if service.serves() {
+        service.hold(module).await?;
+    }
+    Ok(())
+}
+
+/// The report, and the exit code of what was left out.
+async fn finish(
+    service: &Service,
+    request: &Publish,
+    module: &ModuleRef,
+    published: &Published,
+) -> Result<Value, Failure> {
+    let failed: Vec<_> = published.problems.iter().filter(|problem| is_failure(problem)).collect();
+    if let Some(first) = failed.first() {
+        let unreadable = failed.iter().any(|one| one.kind == crate::store::scan::ProblemKind::Unreadable);
+        let code = if unreadable { Exit::Partial } else { Exit::Vanished };
+        return Err(Failure::new(code, "left-out", format!("{} entries left out, first {first}", failed.len())));
+    }
+    if request.error_on_no_change && !published.changed {
+        return Err(Failure::new(Exit::Unchanged, "unchanged", "the tree is the one of the newest generation"));
+    }
+    let mut reference = Reference::of(module);
+    reference.peers = service.public_addresses().await;
+    Ok(json!({
+        "reference": module.to_string(),
+        "link": reference.to_string(),
+        "seq": published.generation.seq,
+        "root": published.root.to_string(),
+        "files": published.files,
+        "bytes": published.bytes,
+    }))
+}
+
