@@ -1,1 +1,247 @@
-//! Settings from flags, environment and files.
+//! Settings: flag, environment, user's file, system's file, default, in this order.
+
+use std::path::{Path, PathBuf};
+
+use libp2p::Multiaddr;
+use serde::Deserialize;
+
+use crate::error::{Exit, Failure};
+use crate::service::Settings;
+use crate::store::state::State;
+
+/// The port of a serving node.
+const PORT: u16 = 4741;
+/// Largest settings file, bytes.
+const MAX_FILE: u64 = 1 << 20;
+/// Every key of the file, for the nearest name of a mistyped one.
+const KEYS: &[&str] = &["state-dir", "listen", "external", "peer", "bootstrap", "no-dht", "mdns", "json"];
+
+/// What one settings file may say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct FileSettings {
+    /// `--state-dir`
+    pub state_dir: Option<PathBuf>,
+    /// `--listen`
+    pub listen: Vec<String>,
+    /// `--external` of `serve`
+    pub external: Vec<String>,
+    /// `--peer`
+    pub peer: Vec<String>,
+    /// `--bootstrap`
+    pub bootstrap: Vec<String>,
+    /// `--no-dht`
+    pub no_dht: Option<bool>,
+    /// `--mdns`
+    pub mdns: Option<bool>,
+    /// `--json`
+    pub json: Option<bool>,
+}
+
+/// What flags and environment say.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--state-dir`
+    pub state_dir: Option<PathBuf>,
+    /// `--config`
+    pub config: Option<PathBuf>,
+    /// `--json`
+    pub json: bool,
+    /// `--listen`
+    pub listen: Vec<String>,
+    /// `--peer` and `--bootstrap`
+    pub peers: Vec<String>,
+    /// `--no-dht`
+    pub no_dht: bool,
+    /// `--mdns`
+    pub mdns: bool,
+    /// `--no-node`
+    pub no_node: bool,
+}
+
+/// All settings of a run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// JSON Lines on stdout.
+    pub json: bool,
+    /// Work alone.
+    pub no_node: bool,
+    listen: Vec<Multiaddr>,
+    external: Vec<Multiaddr>,
+    peers: Vec<Multiaddr>,
+    dht: bool,
+    mdns: bool,
+}
+
+impl Config {
+    /// The settings of a node: a lasting one listens on its port, one for a single run on any.
+    pub fn settings(&self, serve: bool) -> Settings {
+        let mut listen = self.listen.clone();
+        if listen.is_empty() {
+            listen = default_listen(if serve { PORT } else { 0 });
+        }
+        Settings {
+            state: self.state_dir.clone(),
+            listen,
+            external: self.external.clone(),
+            peers: self.peers.clone(),
+            dht: self.dht,
+            mdns: self.mdns,
+            serve,
+        }
+    }
+}
+
+/// All interfaces, of IPv6 too where the machine has it.
+fn default_listen(port: u16) -> Vec<Multiaddr> {
+    use libp2p::multiaddr::Protocol;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    let mut listen = vec![Multiaddr::empty().with(Protocol::Ip4(Ipv4Addr::UNSPECIFIED)).with(Protocol::Tcp(port))];
+    let has_v6 = std::fs::read("/proc/net/if_inet6").is_ok_and(|table| !table.is_empty());
+    if has_v6 {
+        listen.push(Multiaddr::empty().with(Protocol::Ip6(Ipv6Addr::UNSPECIFIED)).with(Protocol::Tcp(port)));
+    }
+    listen
+}
+
+/// Reads the files and puts everything together.
+///
+/// # Errors
+/// A file that is no settings file, an address that is none (exit 1), no home for the state.
+pub fn load(flags: Flags) -> Result<Config, Failure> {
+    let files = match &flags.config {
+        Some(path) => vec![read(path, true)?],
+        None => default_files().iter().map(|path| read(path, false)).collect::<Result<_, _>>()?,
+    };
+    let lists = |pick: fn(&FileSettings) -> &Vec<String>| {
+        files.iter().map(pick).find(|list| !list.is_empty()).cloned().unwrap_or_default()
+    };
+    let switch = |pick: fn(&FileSettings) -> Option<bool>| files.iter().find_map(pick).unwrap_or(false);
+    let listen = if flags.listen.is_empty() { lists(|file| &file.listen) } else { flags.listen };
+    let mut peers = flags.peers;
+    peers.extend(lists(|file| &file.peer));
+    peers.extend(lists(|file| &file.bootstrap));
+    let state_dir = flags.state_dir.or_else(|| files.iter().find_map(|file| file.state_dir.clone()));
+    let uid = rustix::process::geteuid().as_raw();
+    let state_dir = state_dir.or_else(|| State::default_dir(uid, |name| std::env::var_os(name)));
+    let state_dir = state_dir.ok_or_else(|| Failure::usage("no home directory: give --state-dir"))?;
+    Ok(Config {
+        state_dir: std::path::absolute(&state_dir).map_err(|error| Failure::new(Exit::Files, error))?,
+        json: flags.json || switch(|file| file.json),
+        no_node: flags.no_node,
+        listen: addresses("--listen", &listen)?,
+        external: addresses("external", &lists(|file| &file.external))?,
+        peers: addresses("--peer", &peers)?,
+        dht: !(flags.no_dht || switch(|file| file.no_dht)),
+        mdns: flags.mdns || switch(|file| file.mdns),
+    })
+}
+
+/// Parses multiaddrs.
+///
+/// # Errors
+/// The first that is none, named.
+pub fn addresses(what: &str, texts: &[String]) -> Result<Vec<Multiaddr>, Failure> {
+    let parse = |text: &String| {
+        let wrong =
+            |_| Failure::usage(format!("{what} {}: no multiaddr", crate::store::files::escape(text.as_bytes())));
+        text.parse().map_err(wrong).map_err(|failure: Failure| failure.hint("such as /ip4/192.0.2.1/tcp/4741"))
+    };
+    texts.iter().filter(|text| !text.is_empty()).map(parse).collect()
+}
+
+fn default_files() -> Vec<PathBuf> {
+    let home = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
+    let user = home.map(|home| home.join("murmir/config.toml"));
+    user.into_iter().chain([PathBuf::from("/etc/murmir/config.toml")]).collect()
+}
+
+fn read(path: &Path, needed: bool) -> Result<FileSettings, Failure> {
+    let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
+    match std::fs::metadata(path) {
+        Err(error) if needed => return Err(wrong(&error)),
+        Err(_) => return Ok(FileSettings::default()),
+        Ok(meta) if meta.len() > MAX_FILE => return Err(wrong(&"too large for settings")),
+        Ok(_) => {}
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    parse(&text).map_err(|(line, column, what)| wrong(&format!("line {line}, column {column}: {what}")))
+}
+
+/// Parses a settings file; an error says line, column and what is wrong.
+fn parse(text: &str) -> Result<FileSettings, (usize, usize, String)> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start).min(text.len());
+        let before = text.get(..start).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
+        let mut what = error.message().to_owned();
+        if let Some(near) = what.split('`').nth(1).filter(|_| what.starts_with("unknown field")).and_then(nearest) {
+            what = format!("unknown key, did you mean {near}?");
+        }
+        (line, column, what)
+    })
+}
+
+/// The known key with the fewest edits.
+fn nearest(word: &str) -> Option<&'static str> {
+    KEYS.iter().copied().min_by_key(|key| distance(word.as_bytes(), key.as_bytes()))
+}
+
+/// Levenshtein distance.
+fn distance(left: &[u8], right: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (at, byte) in left.iter().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], at + 1);
+        for (column, other) in right.iter().enumerate() {
+            let change = corner + usize::from(byte != other);
+            corner = row[column + 1];
+            row[column + 1] = change.min(corner + 1).min(row[column] + 1);
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_key_is_found_and_the_right_one_named() {
+        let (line, column, what) = parse("json = true\npeeer = []\n").unwrap_err();
+        assert_eq!((line, column), (2, 1));
+        assert_eq!(what, "unknown key, did you mean peer?");
+    }
+
+    #[test]
+    fn the_example_is_a_settings_file() {
+        let text = include_str!("../../examples/config.toml");
+        let bare: String = text
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|l| l.contains(" = ")).unwrap_or(line))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        let settings = parse(&bare).unwrap();
+        assert!(settings.state_dir.is_some() && settings.json.is_some() && !settings.listen.is_empty());
+        assert!(KEYS.iter().all(|key| bare.contains(&format!("{key} = "))), "a key is not shown");
+    }
+
+    #[test]
+    fn flags_win_over_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, "state-dir = \"/from/file\"\nlisten = [\"/ip4/127.0.0.1/tcp/1\"]\n").unwrap();
+        let flags = Flags { config: Some(path.clone()), ..Flags::default() };
+        assert_eq!(load(flags.clone()).unwrap().state_dir, Path::new("/from/file"));
+        let flags = Flags { state_dir: Some("/from/flag".into()), ..flags };
+        let config = load(flags).unwrap();
+        assert_eq!(config.state_dir, Path::new("/from/flag"));
+        assert_eq!(config.settings(true).listen[0].to_string(), "/ip4/127.0.0.1/tcp/1");
+        assert!(
+            load(Flags { peers: vec!["nonsense".into()], state_dir: Some("/x".into()), ..Flags::default() }).is_err()
+        );
+    }
+}

@@ -1,84 +1,164 @@
-//! Failures as the user sees them: kind, message, hint, exit code. The one place where library errors become that.
+//! Failures as the user sees them: an exit code, one line, and what to do about it.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::ControlError;
 use crate::service::StartError;
 use crate::store::state::StateError;
 use crate::sync::SyncError;
 
-/// Exit codes: rsync's own with the same meaning, and ours from 40 on.
+/// How a run ends. Up to 35 the numbers and meanings are rsync's (rsync(1), EXIT VALUES), from 40 on our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+#[repr(u8)]
 pub enum Exit {
-    /// Wrong usage, or refused before anything was done.
+    /// Done.
+    Ok = 0,
+    /// The command line or the configuration makes no sense.
     Usage = 1,
-    /// Versions that do not fit together.
+    /// The other side, or the state, speaks another version.
     Protocol = 2,
-    /// Not supported, or not built yet.
+    /// The selection of files cannot be used.
+    Selection = 3,
+    /// Asked for something that is not there (yet).
     Unsupported = 4,
+    /// The origin refused, or something could not be started.
+    Start = 5,
     /// Nobody answered.
     Nobody = 10,
     /// A local file operation failed.
-    FileIo = 11,
-    /// The protocol stream broke a rule.
+    Files = 11,
+    /// A peer broke the byte protocol, or a tree its format.
     Stream = 12,
     /// Ended by a signal.
     Signal = 20,
-    /// Out of memory or threads.
+    /// Out of memory.
     Memory = 22,
-    /// Some files are incomplete.
+    /// Some files could not be brought or read.
     Partial = 23,
-    /// Content that no reachable source holds, or files that changed while publishing.
-    Vanished = 24,
-    /// A guard against deletion.
-    MaxDelete = 25,
-    /// Somebody answered, but had no acceptable head.
+    /// Content that no reachable source holds, or files that changed or vanished while publishing.
+    Missing = 24,
+    /// A guard against deletion stopped the run.
+    Guarded = 25,
+    /// Silence for too long.
+    Timeout = 30,
+    /// No connection within `--contimeout`.
+    ConnectTimeout = 35,
+    /// Somebody answered, but nobody with an acceptable head.
     NoHead = 40,
-    /// A rollback or a fork.
+    /// A publisher that nothing is known of, and nobody to ask.
+    Unknown = 41,
+    /// Not the pinned key, or a bad signature.
+    KeyChanged = 42,
+    /// Older than what is placed, or a fork.
     Rollback = 43,
-    /// Verifying found damage.
-    Damage = 44,
-    /// Done, but stale.
+    /// Damage was found and not healed.
+    Damaged = 44,
+    /// Done, but not fresh.
     Stale = 45,
     /// Another run holds the lock.
     Locked = 46,
-    /// Stopped by a limit.
+    /// A limit of the user stopped the run.
     Limit = 47,
-    /// Nothing changed, where that was asked for.
+    /// Nothing changed (only where this was asked for).
     Unchanged = 48,
 }
 
-/// One clear failure.
+/// All exits with the names that `--json` gives them.
+const KINDS: [(Exit, &str); 25] = [
+    (Exit::Ok, "ok"),
+    (Exit::Usage, "usage"),
+    (Exit::Protocol, "protocol"),
+    (Exit::Selection, "selection"),
+    (Exit::Unsupported, "unsupported"),
+    (Exit::Start, "start"),
+    (Exit::Nobody, "nobody"),
+    (Exit::Files, "files"),
+    (Exit::Stream, "stream"),
+    (Exit::Signal, "signal"),
+    (Exit::Memory, "memory"),
+    (Exit::Partial, "partial"),
+    (Exit::Missing, "missing"),
+    (Exit::Guarded, "guarded"),
+    (Exit::Timeout, "timeout"),
+    (Exit::ConnectTimeout, "connect-timeout"),
+    (Exit::NoHead, "no-head"),
+    (Exit::Unknown, "unknown-publisher"),
+    (Exit::KeyChanged, "key-changed"),
+    (Exit::Rollback, "rollback"),
+    (Exit::Damaged, "damaged"),
+    (Exit::Stale, "stale"),
+    (Exit::Locked, "locked"),
+    (Exit::Limit, "limit"),
+    (Exit::Unchanged, "unchanged"),
+];
+
+impl Exit {
+    /// The number.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The name of the kind of failure, for programs.
+    pub fn kind(self) -> &'static str {
+        KINDS.iter().find(|(exit, _)| *exit == self).map_or("", |(_, kind)| kind)
+    }
+}
+
+impl From<Exit> for u8 {
+    fn from(exit: Exit) -> Self {
+        exit.code()
+    }
+}
+
+impl TryFrom<u8> for Exit {
+    type Error = String;
+
+    fn try_from(code: u8) -> Result<Self, String> {
+        let known = KINDS.iter().find(|(exit, _)| exit.code() == code);
+        known.map(|(exit, _)| *exit).ok_or_else(|| format!("no exit code {code}"))
+    }
+}
+
+/// Why a run ends: what the last line on stderr says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Exit code.
+    /// The exit code; its kind follows from it.
     pub code: Exit,
-    /// A word for programs.
-    pub kind: String,
-    /// One line: the object and what is wrong.
+    /// One line. Names from disk and network in it are escaped.
     pub message: String,
-    /// What the user may do about it.
+    /// What the user may do, in any number of lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
 
 impl Failure {
     /// A failure without a hint.
-    pub fn new(code: Exit, kind: &str, message: impl Into<String>) -> Self {
-        Self { code, kind: kind.to_owned(), message: message.into(), hint: None }
+    pub fn new(code: Exit, message: impl fmt::Display) -> Self {
+        Self { code, message: message.to_string(), hint: None }
     }
 
-    /// Wrong usage.
-    pub fn usage(message: impl Into<String>) -> Self {
-        Self::new(Exit::Usage, "usage", message)
+    /// A command line that makes no sense.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Exit::Usage, message)
     }
 
-    /// The same with a hint.
+    /// The same failure with a hint.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
         self
     }
 }
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} (code {})", self.message, self.code.code())
+    }
+}
+
+impl std::error::Error for Failure {}
 
 fn list(tried: &[String]) -> String {
     if tried.is_empty() {
@@ -90,40 +170,41 @@ fn list(tried: &[String]) -> String {
 impl From<SyncError> for Failure {
     fn from(error: SyncError) -> Self {
         let text = error.to_string();
-        let plain = |code, kind| Self::new(code, kind, text.clone());
+        let plain = |code| Self::new(code, &text);
         match &error {
-            SyncError::NobodyAnswered { tried, .. } => plain(Exit::Nobody, "nobody").hint(list(tried)),
-            SyncError::NoHead { tried, .. } => plain(Exit::NoHead, "no-head").hint(list(tried)),
-            SyncError::NoSource { tried, .. } => plain(Exit::Vanished, "no-source").hint(list(tried)),
-            SyncError::Rollback { .. } => plain(Exit::Rollback, "rollback").hint("--allow-downgrade goes back on purpose"),
+            SyncError::NobodyAnswered { tried, .. } => plain(Exit::Nobody).hint(list(tried)),
+            SyncError::NoHead { tried, .. } => plain(Exit::NoHead).hint(list(tried)),
+            SyncError::NoSource { tried, .. } => plain(Exit::Missing).hint(list(tried)),
+            SyncError::Rollback { .. } => plain(Exit::Rollback).hint("--allow-downgrade goes back on purpose"),
             SyncError::Forked { .. } => {
-                plain(Exit::Rollback, "fork").hint("only a new epoch (murmir rotate) leads out of a fork")
+                plain(Exit::Rollback).hint("only a new epoch (murmir rotate) leads out of a fork")
             }
-            SyncError::BadTree { unsupported: true, .. } => plain(Exit::Unsupported, "unsupported"),
-            SyncError::BadTree { .. } => plain(Exit::Stream, "bad-tree"),
-            SyncError::UnknownPath { .. } => plain(Exit::Partial, "unknown-path"),
-            SyncError::NotOurs { .. } => plain(Exit::Usage, "not-ours").hint("--adopt makes it a replica all the same"),
-            SyncError::BadDest { .. } => plain(Exit::Usage, "bad-dest"),
+            SyncError::BadTree { unsupported: true, .. } => plain(Exit::Unsupported),
+            SyncError::BadTree { .. } => plain(Exit::Stream),
+            SyncError::UnknownPath { .. } => plain(Exit::Partial),
+            SyncError::NotOurs { .. } => plain(Exit::Usage).hint("--adopt makes it a replica all the same"),
+            SyncError::BadDest { .. } => plain(Exit::Usage),
             SyncError::Guarded { .. } => {
-                plain(Exit::MaxDelete, "guard").hint("--force-delete, --max-delete=N or --allow-shrink says that it is meant")
+                plain(Exit::Guarded).hint("--force-delete, --max-delete=N or --allow-shrink says that it is meant")
             }
-            SyncError::MaxDelete { .. } => plain(Exit::MaxDelete, "max-delete"),
-            SyncError::Limit { .. } => plain(Exit::Limit, "limit"),
-            SyncError::NoKey { .. } => plain(Exit::Usage, "no-key").hint("murmir keygen NAME makes one"),
-            SyncError::NoHistory { .. } => plain(Exit::Usage, "no-history")
-                .hint("--first if there is no earlier generation, --seq N to continue after N-1, or --peer to ask somebody"),
-            SyncError::Unreadable { vanished: true, .. } => plain(Exit::Vanished, "vanished"),
-            SyncError::Unreadable { .. } => plain(Exit::Partial, "unreadable").hint("--ignore-errors publishes without them"),
-            SyncError::Locked { .. } => plain(Exit::Locked, "locked"),
-            SyncError::State(StateError::Newer { .. }) => plain(Exit::Protocol, "state-version"),
-            SyncError::State(StateError::KeyExists { .. }) => plain(Exit::Usage, "key-exists"),
-            SyncError::Worker { .. } => plain(Exit::Memory, "worker"),
-            SyncError::Record(_) | SyncError::Tree(_) => plain(Exit::Usage, "record"),
+            SyncError::MaxDelete { .. } => plain(Exit::Guarded),
+            SyncError::Limit { .. } => plain(Exit::Limit),
+            SyncError::NoKey { .. } => plain(Exit::Usage).hint("murmir keygen NAME makes one"),
+            SyncError::NoHistory { .. } => plain(Exit::Usage).hint(
+                "--first if there is no earlier generation, --seq N to continue after N-1, or --peer to ask somebody",
+            ),
+            SyncError::Unreadable { vanished: true, .. } => plain(Exit::Missing),
+            SyncError::Unreadable { .. } => plain(Exit::Partial).hint("--ignore-errors publishes without them"),
+            SyncError::Locked { .. } => plain(Exit::Locked),
+            SyncError::State(StateError::Newer { .. }) => plain(Exit::Protocol),
+            SyncError::State(StateError::KeyExists { .. }) => plain(Exit::Usage),
+            SyncError::Worker { .. } => plain(Exit::Memory),
+            SyncError::Record(_) | SyncError::Tree(_) => plain(Exit::Usage),
             SyncError::BadState { .. }
             | SyncError::File(_)
             | SyncError::Stage(_)
             | SyncError::State(_)
-            | SyncError::Index(_) => plain(Exit::FileIo, "file"),
+            | SyncError::Index(_) => plain(Exit::Files),
         }
     }
 }
@@ -138,21 +219,28 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
             StartError::Sync(error) => error.into(),
-            StartError::Running { .. } => Self::new(Exit::Locked, "locked", error.to_string()),
-            StartError::Net(_) => Self::new(Exit::Nobody, "listen", error.to_string()),
-            StartError::Random { .. } => Self::new(Exit::FileIo, "random", error.to_string()),
-            StartError::Control(error) => error.into(),
+            StartError::Running { .. } => Self::new(Exit::Locked, error),
+            StartError::Net(_) => Self::new(Exit::Nobody, error),
+            StartError::Random { .. } => Self::new(Exit::Files, error),
         }
     }
 }
 
-impl From<ControlError> for Failure {
-    fn from(error: ControlError) -> Self {
-        match error {
-            ControlError::Version { .. } => {
-                Self::new(Exit::Protocol, "control-version", error.to_string()).hint("restart the node")
-            }
-            ControlError::Io { .. } | ControlError::Closed => Self::new(Exit::FileIo, "control", error.to_string()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_kinds_are_distinct_and_survive_json() {
+        for (at, (exit, kind)) in KINDS.iter().enumerate() {
+            assert!(KINDS[..at].iter().all(|(other, word)| other != exit && word != kind), "{kind} twice");
+            assert_eq!(Exit::try_from(exit.code()), Ok(*exit));
+            assert_eq!(exit.kind(), *kind);
         }
+        let failure = Failure::new(Exit::Stale, "old").hint("wait");
+        let json = serde_json::to_string(&failure).unwrap();
+        assert_eq!(json, r#"{"code":45,"message":"old","hint":"wait"}"#);
+        assert_eq!(serde_json::from_str::<Failure>(&json).unwrap(), failure);
+        assert!(serde_json::from_str::<Failure>(r#"{"code":99,"message":""}"#).is_err());
     }
 }

@@ -2,12 +2,16 @@
 //!
 //! Left may use right: cli -> verbs -> service, control -> sync -> wire -> store -> manifest -> `tracker_less`.
 
+pub mod cli;
+pub mod config;
 pub mod control;
 pub mod error;
 pub mod manifest;
+pub mod options;
 pub mod reference;
 pub mod service;
 pub mod store;
 pub mod sync;
+pub mod ui;
 pub mod verbs;
 pub mod wire;

@@ -1,2 +1,5 @@
 //! The murmir command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    murmir::cli::run()
+}

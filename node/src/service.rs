@@ -8,13 +8,12 @@ use std::time::Duration;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracker_less::machine::Event;
 use tracker_less::net::{self, DhtMode, NetEvent};
 use tracker_less::record::{CheckedBundle, ModuleId, SecretKey};
 
-use crate::control::ControlError;
 use crate::reference::Reference;
 use crate::store::files::Dir;
 use crate::store::index::Index;
@@ -72,9 +71,6 @@ pub enum StartError {
     /// The network side failed (10 with the address named).
     #[error(transparent)]
     Net(#[from] net::StartError),
-    /// The control socket cannot be had.
-    #[error(transparent)]
-    Control(#[from] ControlError),
     /// No randomness for a key.
     #[error("no randomness: {reason}")]
     Random {
@@ -88,7 +84,9 @@ pub struct Service {
     /// What the flows work with.
     pub node: Arc<Node>,
     settings: Settings,
-    tasks: JoinSet<()>,
+    /// A newer head was heard of.
+    news: Arc<Notify>,
+    _tasks: JoinSet<()>,
     _lock: Option<Lock>,
 }
 
@@ -105,23 +103,24 @@ impl Service {
         let (shelf, notices) = Shelf::new(Arc::clone(&index));
         let (swarm, events, incoming) = net::start(config(&settings, &state, key)?).await?;
         let node = Arc::new(Node { state, index, swarm, shelf: Arc::new(shelf) });
-        let mut tasks = JoinSet::new();
+        let (news, mut tasks) = (Arc::new(Notify::new()), JoinSet::new());
         tasks.spawn(accept(Arc::clone(&node), incoming));
-        tasks.spawn(listen(Arc::clone(&node), events));
+        tasks.spawn(listen(Arc::clone(&node), events, Arc::clone(&news)));
         tasks.spawn(attend(Arc::clone(&node), notices));
-        let mut service = Self { node, settings, tasks, _lock: lock };
+        if settings.serve {
+            tasks.spawn(keep_house(Arc::clone(&node)));
+        }
+        let service = Self { node, settings, news, _tasks: tasks, _lock: lock };
         if service.serves() {
             service.load_registered().await?;
-            service.tasks.spawn(keep_house(Arc::clone(&service.node)));
         }
         Ok(service)
     }
 
     /// Takes back what this node announced, and ends its tasks.
-    pub async fn stop(mut self) {
+    pub async fn stop(&self) {
         remember_peers(&self.node).await;
         self.node.swarm.shutdown().await;
-        self.tasks.shutdown().await;
         if let Err(error) = self.node.index.flush() {
             tracing::warn!(%error, "index not flushed");
         }
@@ -130,6 +129,11 @@ impl Service {
     /// True for a lasting node.
     pub fn serves(&self) -> bool {
         self.settings.serve
+    }
+
+    /// Notified when a newer head was heard of.
+    pub fn news(&self) -> Arc<Notify> {
+        Arc::clone(&self.news)
     }
 
     /// The addresses that the user gave.
@@ -344,8 +348,8 @@ fn load(
 ) -> Result<Holding, SyncError> {
     let path = registration.directory.clone();
     let root = Dir::open(&path)?;
-    let reference = Reference::parse(&registration.reference)
-        .map_err(|error| SyncError::BadState { reason: error.to_string() })?;
+    let reference =
+        Reference::parse(&registration.reference).map_err(|error| SyncError::BadState { reason: error.to_string() })?;
     let (base, only) = reference.transfer_root();
     let (outboards, stage) = match registration.role {
         Role::Publisher => (outboards(&node.state, &module)?, None),
@@ -379,7 +383,7 @@ async fn accept(node: Arc<Node>, mut incoming: net::Incoming) {
 }
 
 /// What the swarm tells: the newest heads reach the disk.
-async fn listen(node: Arc<Node>, mut events: net::Events) {
+async fn listen(node: Arc<Node>, mut events: net::Events, news: Arc<Notify>) {
     while let Some(event) = events.recv().await {
         match event {
             NetEvent::Head { bundle, .. } => {
@@ -387,6 +391,7 @@ async fn listen(node: Arc<Node>, mut events: net::Events) {
                     tracing::error!(%error, "the newest head could not be kept");
                 }
                 node.shelf.heard_of(&bundle);
+                news.notify_one();
             }
             NetEvent::Forked { module, fork } => {
                 tracing::error!(%module, "fork: two heads contradict each other; both are kept as proof");

@@ -138,8 +138,7 @@ impl Destination {
         }
         let known = Known { index, tree: self.key() };
         let started = nanos_now();
-        let scanned =
-            Scan { root: &self.root, hasher: &known, read: false, wanted: keeps, started }.run()?;
+        let scanned = Scan { root: &self.root, hasher: &known, read: false, wanted: keeps, started }.run()?;
         let mut found = Found::default();
         collect(&scanned.root, &TreePath::root(), &mut found);
         note_special(&scanned, &mut found);

@@ -200,7 +200,8 @@ impl Download {
         let (Some(job), Some(source)) = (self.jobs.get(piece).cloned(), self.sources.get(id).cloned()) else {
             return Ok(());
         };
-        let flight = Flight { source, module: self.module, stage: Arc::clone(&self.stage), partial: self.partial(&job)? };
+        let flight =
+            Flight { source, module: self.module, stage: Arc::clone(&self.stage), partial: self.partial(&job)? };
         self.flights.push(Box::pin(async move { Landing::Piece(id, piece, flight.run(job).await) }));
         Ok(())
     }

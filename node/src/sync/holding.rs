@@ -95,7 +95,8 @@ impl Holding {
     /// Paths of damaged files, sorted.
     pub fn damaged(&self) -> Vec<TreePath> {
         let damaged = lock(&self.damaged);
-        let mut paths: Vec<_> = damaged.iter().filter_map(|id| self.contents.get(id)).map(|at| at.path.clone()).collect();
+        let mut paths: Vec<_> =
+            damaged.iter().filter_map(|id| self.contents.get(id)).map(|at| at.path.clone()).collect();
         paths.sort();
         paths
     }

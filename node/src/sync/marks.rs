@@ -78,7 +78,10 @@ impl Node {
             let placed = self.marks(module)?.placed()?;
             return Ok(placed.map(|placed| Generation { epoch: placed.epoch, seq: placed.seq }));
         }
-        Ok(self.fetched_bundle(dest)?.filter(|bundle| ModuleRef::of(bundle) == *module).map(|bundle| bundle.generation()))
+        Ok(self
+            .fetched_bundle(dest)?
+            .filter(|bundle| ModuleRef::of(bundle) == *module)
+            .map(|bundle| bundle.generation()))
     }
 
     /// The head of the last fetch into a destination.

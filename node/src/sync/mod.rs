@@ -4,7 +4,6 @@
 pub mod dest;
 pub mod fetch;
 pub mod holding;
-pub mod itemize;
 pub mod marks;
 pub mod pages;
 pub mod pass;

@@ -132,7 +132,7 @@ pub async fn run(node: &Arc<Node>, request: &Request, progress: &Arc<Progress>) 
         .await?;
         report.sources = download(node, request, &report, &stage, sources, &mut finder, progress).await?;
         let pass = Arc::new((target, tree, found));
-        report = place(node, request, report, stage, &pass).await?;
+        report = place(request, report, stage, &pass).await?;
         remember(node, request, &report, &pass).await?;
     }
     report.seconds = start.elapsed().as_secs_f64();
@@ -188,12 +188,7 @@ fn stands(node: &Node, request: &Request, bundle: &CheckedBundle) -> Result<bool
 }
 
 /// Looks at the destination off the event loop.
-async fn look(
-    node: &Arc<Node>,
-    request: &Request,
-    target: &Destination,
-    tree: &Selected,
-) -> Result<Found, SyncError> {
+async fn look(node: &Arc<Node>, request: &Request, target: &Destination, tree: &Selected) -> Result<Found, SyncError> {
     let sizes: HashSet<u64> = tree.entries.iter().filter_map(|item| file(item).map(|(_, size)| size)).collect();
     let select = request.select.clone();
     let (node, target) = (Arc::clone(node), target.clone());
@@ -207,20 +202,15 @@ fn file(item: &Remote) -> Option<(ContentId, u64)> {
     }
 }
 
-fn make_plan(
-    request: &Request,
-    target: &Destination,
-    tree: &Selected,
-    found: &Found,
-) -> Result<Plan, SyncError> {
+fn make_plan(request: &Request, target: &Destination, tree: &Selected, found: &Found) -> Result<Plan, SyncError> {
     let protected = |path: &TreePath, dir: bool| !request.select.wants(path, dir);
     let mut plan = plan::make(&tree.entries, &found.tree, request.rules, protected);
     if *request.select.base() == TreePath::root() && request.select.only().is_none() && !target.is_unmade() {
         let (mode, mtime) = (tree.root.mode, tree.root.mtime);
         plan.dirs.insert(TreePath::root(), (mode, mtime));
         let own = target.root.own_stat()?;
-        let differs = (request.rules.perms && own.mode & 0o1777 != mode)
-            || (request.rules.times && own.stamp.mtime != mtime);
+        let differs =
+            (request.rules.perms && own.mode & 0o1777 != mode) || (request.rules.times && own.stamp.mtime != mtime);
         if differs {
             let old = Local { kind: LocalKind::Dir, mode: own.mode, mtime: own.stamp.mtime };
             let step = Step { path: TreePath::root(), change: Change::SetDir, mode, mtime, replaces: Some(old) };
@@ -298,16 +288,10 @@ async fn download(
 /// The destination, what was selected, what stood there.
 type Pass = Arc<(Destination, Selected, Found)>;
 
-async fn place(
-    node: &Arc<Node>,
-    request: &Request,
-    mut report: Report,
-    stage: Arc<Stage>,
-    pass: &Pass,
-) -> Result<Report, SyncError> {
+async fn place(request: &Request, mut report: Report, stage: Arc<Stage>, pass: &Pass) -> Result<Report, SyncError> {
     let (pass, late) = (Arc::clone(pass), [request.late.clone(), pass.1.root.late.clone()].concat());
     let (rules, keep_old) = (request.rules, request.kind == Kind::Mirror);
-    let report = blocking(move || {
+    blocking(move || {
         let placing = Placing {
             root: &pass.0.root,
             own: &pass.0.own_dir()?,
@@ -320,9 +304,7 @@ async fn place(
         report.placed = placing.run(|path| late.iter().any(|pattern| matches_late(pattern, path)))?;
         Ok(report)
     })
-    .await?;
-    tracing::debug!(deleted = report.placed.deleted, peers = node.swarm.peers().await.len(), "placed");
-    Ok(report)
+    .await
 }
 
 /// A late glob without a slash is about the name, with one about the path.

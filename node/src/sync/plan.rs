@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::manifest::ContentId;
 use crate::manifest::entry::{Entry, Node};
 use crate::manifest::path::TreePath;
-use crate::manifest::ContentId;
 
 /// A plan that deletes or replaces more than this share (percent) of what was there is refused without a word from the user.
 const GUARD_PERCENT: u64 = 25;
@@ -350,7 +350,9 @@ impl<'a> Planner<'a> {
         let differs = here.is_some_and(|old| self.differs(old, &item.entry));
         if shared && (link == 0 || !self.rules.hard_links || differs) {
             // The module does not have this link (or other attributes for it): give the name a file of its own.
-            if link != 0 && let Some(leader) = self.leaders.get_mut(&group) {
+            if link != 0
+                && let Some(leader) = self.leaders.get_mut(&group)
+            {
                 leader.1 = None;
             }
             let origin = Origin::Copy(item.path.clone());

@@ -150,12 +150,8 @@ fn scan(index: &Index, outboards: &Dir, request: &Request) -> Result<(Scanned, V
 fn write_tree(index: &Index, scanned: &Scanned, request: &Request) -> Result<(Cid, DirLink, u64), SyncError> {
     let mut writer = Writer { index, labels: label_hard_links(scanned), batch: Vec::new(), files: 0 };
     let tree = writer.directory(&scanned.root, &TreePath::root())?;
-    let node = RootNode {
-        mode: scanned.root.mode,
-        mtime: scanned.root.mtime,
-        late: request.late.clone(),
-        tree: tree.clone(),
-    };
+    let node =
+        RootNode { mode: scanned.root.mode, mtime: scanned.root.mtime, late: request.late.clone(), tree: tree.clone() };
     let (root, bytes) = node.encode().ok_or(TreeError::TooLarge)?;
     writer.batch.push((root, bytes));
     writer.flush()?;
@@ -261,7 +257,11 @@ fn check_problems(
     let mut lost = scanned.problems.iter().filter(|problem| is_failure(problem) && stood(index, former, problem));
     let Some(first) = lost.next() else {
         // Beyond the named ones nobody can say which they are.
-        return if scanned.unnamed == 0 { Ok(()) } else { Err(unreadable(scanned.unnamed, "more than can be listed", false)) };
+        return if scanned.unnamed == 0 {
+            Ok(())
+        } else {
+            Err(unreadable(scanned.unnamed, "more than can be listed", false))
+        };
     };
     let vanished = first.kind != ProblemKind::Unreadable && lost.clone().all(|one| one.kind != ProblemKind::Unreadable);
     Err(unreadable(1 + lost.count() as u64, &first.to_string(), vanished))

@@ -172,8 +172,7 @@ impl Search {
             }
             self.ask_connected(&mut asks).await;
             let swarm = &self.node.swarm;
-            let (providers, bundles) =
-                tokio::join!(swarm.providers(self.module.id), swarm.find_bundle(self.module.id));
+            let (providers, bundles) = tokio::join!(swarm.providers(self.module.id), swarm.find_bundle(self.module.id));
             for bundle in bundles {
                 self.witness(&bundle).await;
             }
@@ -272,12 +271,7 @@ impl Search {
     }
 
     /// Verifies what a node answered, takes note of it, and says which generations it holds.
-    async fn digest(
-        &self,
-        from: PeerId,
-        reply: HeadReply,
-        seen: Option<CheckedBundle>,
-    ) -> Result<Vec<Offer>, String> {
+    async fn digest(&self, from: PeerId, reply: HeadReply, seen: Option<CheckedBundle>) -> Result<Vec<Offer>, String> {
         let mut known: Vec<CheckedBundle> = seen.into_iter().collect();
         for bytes in reply.bundle.iter().chain(&reply.held) {
             let bundle = CheckedBundle::verify(bytes).map_err(|error| error.to_string())?;

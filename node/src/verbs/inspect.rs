@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracker_less::record::CheckedBundle;
 
-use super::pass::{commas, reference, selector};
+use super::pass::{reference, selector};
 use super::{Event, Output};
 use crate::error::{Exit, Failure};
 use crate::manifest::entry::{Entry, Node as Kind};
@@ -24,6 +24,7 @@ use crate::sync::resolve::{Resolved, resolve as find_head};
 use crate::sync::shelf::Arriving;
 use crate::sync::source::{Finder, Source};
 use crate::sync::{SyncError, pages, unix_now};
+use crate::ui::rsync;
 
 /// Bytes of a file said at once.
 const CHUNK: usize = 256 << 10;
@@ -116,30 +117,21 @@ fn name_line(path: &TreePath, entry: &Entry) -> String {
     format!("{path}{}", if entry.is_dir() { "/" } else { "" })
 }
 
-/// rsync's `--list-only` line.
+/// rsync's `--list-only` line, in local time.
 fn list_line(path: &TreePath, entry: &Entry) -> String {
-    let (kind, size, tail) = match &entry.node {
-        Kind::File { size, .. } => ('-', *size, String::new()),
-        Kind::Dir(_) => ('d', 4096, String::new()),
-        Kind::Symlink { target } => ('l', target.len() as u64, format!(" -> {}", escape(target))),
+    let target = match &entry.node {
+        Kind::Symlink { target } => Some(escape(target)),
+        _ => None,
     };
-    let mode = if kind == 'l' { 0o777 } else { entry.mode };
-    format!("{kind}{} {:>14} {} {path}{tail}", permissions(mode), commas(size), local_time(entry.mtime))
-}
-
-fn permissions(mode: u16) -> String {
-    let mut text: String = (0..9).map(|bit| if mode >> (8 - bit) & 1 == 1 { ['r', 'w', 'x'][bit % 3] } else { '-' }).collect();
-    if mode & 0o1000 != 0 {
-        text.pop();
-        text.push(if mode & 1 == 1 { 't' } else { 'T' });
-    }
-    text
-}
-
-/// `2026/11/23 02:52:03`, in the local time zone.
-fn local_time(mtime: i64) -> String {
-    let stamp = jiff::Timestamp::from_nanosecond(mtime.into()).unwrap_or_default();
-    stamp.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y/%m/%d %H:%M:%S").to_string()
+    let (kind, size, mode) = match &entry.node {
+        Kind::File { size, .. } => (rsync::Kind::File, *size, entry.mode),
+        // What file systems commonly say of a directory.
+        Kind::Dir(_) => (rsync::Kind::Dir, 4096, entry.mode),
+        Kind::Symlink { target } => (rsync::Kind::Symlink, target.len() as u64, 0o777),
+    };
+    let (path, mtime) = (path.to_string(), entry.mtime);
+    let listed = rsync::Listed { kind, mode, size, mtime, path: &path, target: target.as_deref() };
+    listed.line(&jiff::tz::TimeZone::system())
 }
 
 fn row(path: &TreePath, entry: &Entry) -> Value {
@@ -186,21 +178,14 @@ pub async fn cat(service: &Service, wish: &Target, out: &Output) -> Result<Value
     };
     let want = Want { id: *id, size: *size, number: *number };
     let (own, home) = service.scratch()?;
-    let result = copy_out(service, &reference, opened, want, &own, out).await;
+    let result = copy_out(&reference, opened, want, &own, out).await;
     if let Err(error) = std::fs::remove_dir_all(&home) {
         tracing::warn!(%error, "scratch directory not removed");
     }
     result.map(|()| Value::Null)
 }
 
-async fn copy_out(
-    service: &Service,
-    reference: &Reference,
-    opened: Opened,
-    want: Want,
-    own: &Dir,
-    out: &Output,
-) -> Result<(), Failure> {
+async fn copy_out(reference: &Reference, opened: Opened, want: Want, own: &Dir, out: &Output) -> Result<(), Failure> {
     let Opened { bundle, sources, mut finder, .. } = opened;
     let stage = Arc::new(Stage::open(own).map_err(SyncError::from)?);
     let (id, wants, root) = (want.id, vec![want], *bundle.root());
@@ -208,11 +193,10 @@ async fn copy_out(
     let progress = Arc::new(Progress::default());
     let download = Download::new(reference.module.id, root, Arc::clone(&stage), wants, arriving, progress)?;
     download.run(sources, &mut finder).await?;
-    tracing::debug!(peers = service.node.swarm.peers().await.len(), "fetched");
     let mut file = stage.open_file(&id).map_err(SyncError::from)?;
     let mut buffer = vec![0; CHUNK];
     loop {
-        let read = file.read(&mut buffer).map_err(|error| Failure::new(Exit::FileIo, "file", error.to_string()))?;
+        let read = file.read(&mut buffer).map_err(|error| Failure::new(Exit::Files, error.to_string()))?;
         if read == 0 {
             return Ok(());
         }

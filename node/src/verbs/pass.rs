@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracker_less::record::CheckedBundle;
 
+use super::itemize::itemize;
 use super::{Event, Output, inspect};
 use crate::error::{Exit, Failure};
 use crate::manifest::path::{Name, TreePath};
@@ -16,10 +17,10 @@ use crate::manifest::select::Selector;
 use crate::reference::Reference;
 use crate::service::Service;
 use crate::sync::fetch::Progress;
-use crate::sync::itemize::itemize;
 use crate::sync::pass::{self, Kind, Report, Request};
 use crate::sync::plan::{Change, Plan, Rules};
 use crate::sync::{SourceRow, unix_now};
+use crate::ui::rsync::{Summary, commas, human};
 
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(200);
@@ -43,6 +44,8 @@ pub struct Pass {
     pub verbose: bool,
     /// `--stats`.
     pub stats: bool,
+    /// `-h`.
+    pub human: bool,
     /// `-l`.
     pub links: bool,
     /// `-p`.
@@ -142,7 +145,12 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
     let (base, only) = reference.transfer_root();
     let mut dest = wish.dest.clone();
     let mut rename = None;
-    if only.is_some() && !wish.mirror && !wish.dest_slash && !dest.is_dir() && inspect::is_file(service, &reference).await? {
+    if only.is_some()
+        && !wish.mirror
+        && !wish.dest_slash
+        && !dest.is_dir()
+        && inspect::is_file(service, &reference).await?
+    {
         // One file to a name that is no directory: as cp does, the file gets that name.
         let name = dest.file_name().and_then(|name| Name::new(name.as_encoded_bytes()).ok());
         rename = Some(name.ok_or_else(|| Failure::usage("DEST has no name"))?);
@@ -198,28 +206,28 @@ async fn print(wish: &Pass, request: &Request, report: &Report, traffic: (u64, u
         }
     }
     if wish.stats {
-        stats(&report.plan, traffic, out).await;
+        stats(wish, &report.plan, traffic, out).await;
     }
     if wish.verbose || wish.stats {
         let (received, sent) = traffic;
-        let rate = (received + sent) as f64 / report.seconds.max(0.001);
-        let speedup = report.plan.bytes as f64 / ((received + sent).max(1)) as f64;
-        out.line("").await;
-        let (sent, received) = (commas(sent), commas(received));
-        out.line(format!("sent {sent} bytes  received {received} bytes  {} bytes/sec", commas_fraction(rate))).await;
+        let (seconds, total) = (report.seconds, report.plan.bytes);
+        let [moved, size] = Summary { sent, received, seconds, total, human: wish.human }.lines();
         let dry = if wish.dry_run { " (DRY RUN)" } else { "" };
-        out.line(format!("total size is {}  speedup is {}{dry}", commas(report.plan.bytes), commas_fraction(speedup))).await;
+        for line in [String::new(), moved, format!("{size}{dry}")] {
+            out.line(line).await;
+        }
     }
 }
 
-async fn stats(plan: &Plan, (received, sent): (u64, u64), out: &Output) {
+async fn stats(wish: &Pass, plan: &Plan, (received, sent): (u64, u64), out: &Output) {
     let fetched: u64 = plan.wants().iter().map(|want| want.size).sum();
     out.line("").await;
+    let number = |value| if wish.human { human(value) } else { commas(value) };
     for line in [
         format!("Number of files: {}", commas(plan.files)),
         format!("Number of deleted files: {}", commas(plan.deletions())),
         format!("Number of regular files transferred: {}", commas(plan.transfers())),
-        format!("Total file size: {} bytes", commas(plan.bytes)),
+        format!("Total file size: {} bytes", number(plan.bytes)),
         format!("Literal data: {} bytes", commas(fetched)),
         format!("Matched data: {} bytes", commas(plan.reused)),
         format!("Total bytes sent: {}", commas(sent)),
@@ -233,15 +241,15 @@ async fn stats(plan: &Plan, (received, sent): (u64, u64), out: &Output) {
 fn check(wish: &Pass, report: &Report) -> Result<(), Failure> {
     if let Some((path, why)) = report.placed.problems.first() {
         let count = report.placed.problems.len();
-        return Err(Failure::new(Exit::Partial, "partial", format!("{count} paths failed, first {path}: {why}")));
+        return Err(Failure::new(Exit::Partial, format!("{count} paths failed, first {path}: {why}")));
     }
     if report.skipped_deletions > 0 {
         let text = format!("{} deletions were skipped because of --max-delete", report.skipped_deletions);
-        return Err(Failure::new(Exit::MaxDelete, "max-delete", text));
+        return Err(Failure::new(Exit::Guarded, text));
     }
     check_age(wish, report)?;
     if wish.error_on_no_transfer && report.plan.steps.is_empty() {
-        return Err(Failure::new(Exit::Unchanged, "unchanged", "nothing changed"));
+        return Err(Failure::new(Exit::Unchanged, "nothing changed"));
     }
     Ok(())
 }
@@ -252,7 +260,7 @@ fn check_age(wish: &Pass, report: &Report) -> Result<(), Failure> {
         .is_ok_and(|reference| reference.at != crate::sync::resolve::Wanted::Newest);
     if newest > have && !named {
         let text = format!("done with {have}; {newest} was seen, but nobody has it");
-        return Err(Failure::new(Exit::Stale, "stale", text));
+        return Err(Failure::new(Exit::Stale, text));
     }
     let Some(max) = wish.max_age else { return Ok(()) };
     let (now, issued) = (unix_now(), report.bundle.fresh().map(|fresh| fresh.issued));
@@ -261,7 +269,7 @@ fn check_age(wish: &Pass, report: &Report) -> Result<(), Failure> {
         return Ok(());
     }
     let age = issued.map_or("unknown".to_owned(), |issued| format!("{} s", now.saturating_sub(issued)));
-    Err(Failure::new(Exit::Stale, "stale", format!("done, but the newest word of the publisher is old: {age}")))
+    Err(Failure::new(Exit::Stale, format!("done, but the newest word of the publisher is old: {age}")))
 }
 
 fn done(report: &Report, (received, sent): (u64, u64)) -> Value {
@@ -300,26 +308,4 @@ fn source(row: &SourceRow) -> Value {
         "bad": row.bad,
         "banned": row.banned,
     })
-}
-
-/// 1234567 as 1,234,567.
-pub fn commas(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// 1234.567 as 1,234.57.
-fn commas_fraction(number: f64) -> String {
-    let text = format!("{:.2}", number.max(0.0));
-    match text.split_once('.') {
-        Some((whole, part)) => format!("{}.{part}", commas(whole.parse().unwrap_or(0))),
-        None => text,
-    }
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracker_less::record::{CheckedBundle, ModuleName, SecretKey};
 
-use super::pass::selector;
 use super::Output;
+use super::pass::selector;
 use crate::error::{Exit, Failure};
 use crate::manifest::path::TreePath;
 use crate::reference::Reference;
@@ -146,7 +146,7 @@ async fn run(
     let outboards = service.outboards(&module.id)?;
     let work = move || publish::publish(&node.index, &outboards, &key, &wish, former.as_ref());
     let published = tokio::task::spawn_blocking(work).await;
-    Ok(published.map_err(|error| Failure::new(Exit::Memory, "worker", error.to_string()))??)
+    Ok(published.map_err(|error| Failure::new(Exit::Memory, error.to_string()))??)
 }
 
 async fn list(published: &Published, out: &Output) {
@@ -158,7 +158,8 @@ async fn list(published: &Published, out: &Output) {
             _ => ">fc........",
         };
         let is_dir = change.new.as_ref().or(change.old.as_ref()).is_some_and(crate::manifest::entry::Entry::is_dir);
-        let (mark, slash) = if is_dir { (mark.replacen('f', "d", 1).replace('>', "c"), "/") } else { (mark.to_owned(), "") };
+        let (mark, slash) =
+            if is_dir { (mark.replacen('f', "d", 1).replace('>', "c"), "/") } else { (mark.to_owned(), "") };
         out.line(format!("{mark} {}{slash}", change.path)).await;
     }
 }
@@ -176,7 +177,11 @@ async fn register(
         reference: module.to_string(),
         directory: request.dir.clone(),
         role: Role::Publisher,
-        filters: request.rules.iter().map(|(include, rule)| format!("{} {rule}", if *include { '+' } else { '-' })).collect(),
+        filters: request
+            .rules
+            .iter()
+            .map(|(include, rule)| format!("{} {rule}", if *include { '+' } else { '-' }))
+            .collect(),
         late: request.late.clone(),
         watch: false,
         key: Some(request.key.clone()),
@@ -201,11 +206,11 @@ async fn finish(
     let failed: Vec<_> = published.problems.iter().filter(|problem| is_failure(problem)).collect();
     if let Some(first) = failed.first() {
         let unreadable = failed.iter().any(|one| one.kind == crate::store::scan::ProblemKind::Unreadable);
-        let code = if unreadable { Exit::Partial } else { Exit::Vanished };
-        return Err(Failure::new(code, "left-out", format!("{} entries left out, first {first}", failed.len())));
+        let code = if unreadable { Exit::Partial } else { Exit::Missing };
+        return Err(Failure::new(code, format!("{} entries left out, first {first}", failed.len())));
     }
     if request.error_on_no_change && !published.changed {
-        return Err(Failure::new(Exit::Unchanged, "unchanged", "the tree is the one of the newest generation"));
+        return Err(Failure::new(Exit::Unchanged, "the tree is the one of the newest generation"));
     }
     let mut reference = Reference::of(module);
     reference.peers = service.public_addresses().await;
@@ -218,4 +223,3 @@ async fn finish(
         "bytes": published.bytes,
     }))
 }
-

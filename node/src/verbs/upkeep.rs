@@ -91,7 +91,7 @@ pub async fn verify(service: &Service, wish: Verify, out: &Output) -> Result<Val
     }
     out.say(Event::Row(value)).await;
     let (bad, gone) = (damaged.len(), missing.len());
-    let failure = Failure::new(Exit::Damage, "damage", format!("{bad} files damaged, {gone} missing"));
+    let failure = Failure::new(Exit::Damaged, format!("{bad} files damaged, {gone} missing"));
     Err(failure.hint("--repair fetches them again"))
 }
 
@@ -101,7 +101,7 @@ fn standing(service: &Service, wish: &Verify) -> Result<Standing, Failure> {
         let marks = node.state.module(&publisher, &name)?;
         let Some(registration) = marks.registration()?.filter(|found| found.directory == wish.dest) else { continue };
         let bundle = service.placed_bundle(&marks)?;
-        let bundle = bundle.ok_or_else(|| Failure::new(Exit::FileIo, "state", "nothing is placed there yet"))?;
+        let bundle = bundle.ok_or_else(|| Failure::new(Exit::Files, "nothing is placed there yet"))?;
         let (base, only) = reference(&registration.reference)?.transfer_root();
         let select = selector(base, only, &rules(&registration))?;
         let reference = registration.reference.clone();
@@ -134,7 +134,8 @@ async fn check(service: &Service, wish: &Verify, standing: &Standing) -> Result<
         let mut files: Vec<(TreePath, ContentId, u64)> = Vec::new();
         for item in Walk::new(&*node.index, bundle.root(), &select).map_err(refuse)? {
             let item = item.map_err(refuse)?;
-            if let (Kind::File { id, size, .. }, Some(path)) = (&item.entry.node, item.path.relative_to(select.base())) {
+            if let (Kind::File { id, size, .. }, Some(path)) = (&item.entry.node, item.path.relative_to(select.base()))
+            {
                 files.push((path, *id, *size));
             }
         }
@@ -152,7 +153,7 @@ async fn check(service: &Service, wish: &Verify, standing: &Standing) -> Result<
         Ok(checked)
     };
     let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(|error| Failure::new(Exit::Memory, "worker", error.to_string()))??)
+    Ok(done.map_err(|error| Failure::new(Exit::Memory, error.to_string()))??)
 }
 
 /// None: there is no such file; otherwise whether its bytes are right.
@@ -163,12 +164,7 @@ fn look(root: &Dir, path: &TreePath, id: &ContentId, size: u64) -> Option<bool> 
 }
 
 /// Damage is written down, claimed no longer, and forgotten by the index, so that a pass sees it.
-async fn note_damage(
-    service: &Service,
-    dest: &Path,
-    standing: &Standing,
-    checked: &Checked,
-) -> Result<(), Failure> {
+async fn note_damage(service: &Service, dest: &Path, standing: &Standing, checked: &Checked) -> Result<(), Failure> {
     let node = &service.node;
     for path in &checked.damaged {
         let (Some(dir), Some(name)) = (path.parent(), path.name()) else { continue };
@@ -311,7 +307,8 @@ pub async fn peers(service: &Service, out: &Output) -> Result<Value, Failure> {
     for row in service.node.swarm.peers().await {
         let addresses: Vec<String> = row.addresses.iter().map(ToString::to_string).collect();
         out.line(format!("{}  {}", row.peer, addresses.join(" "))).await;
-        out.say(Event::Row(json!({ "peer_id": row.peer.to_string(), "addresses": addresses, "rtt_ms": row.rtt_ms }))).await;
+        out.say(Event::Row(json!({ "peer_id": row.peer.to_string(), "addresses": addresses, "rtt_ms": row.rtt_ms })))
+            .await;
     }
     Ok(Value::Null)
 }

@@ -24,7 +24,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
         sample: 16,
     };
     let holds = vec![Held { epoch: 1, seq: 41, root: page_id(1), whole: true }];
-    let head = HeadReply { bundle: Some(b"bundle".to_vec().into()), held: None, holds, nominations: nominations.clone() };
+    let head =
+        HeadReply { bundle: Some(b"bundle".to_vec().into()), held: None, holds, nominations: nominations.clone() };
     let get_range = GetRange { module: module(), id: content(1), size: 100_000, start: 65_536, length: 34_464 };
     vec![
         ("Hello", about(Message::Hello(hello.clone()))),

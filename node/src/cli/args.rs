@@ -1,0 +1,143 @@
+//! What clap sees.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::options::{FetchOptions, MirrorOptions, PublishOptions, Rules};
+
+/// rsync's agility with a swarm behind it: publish a signed tree, mirror it with one command, fetch it from whoever has it
+#[derive(Debug, Parser)]
+#[command(name = "murmir", version, disable_help_flag = true, disable_help_subcommand = true)]
+pub struct Args {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Command,
+}
+
+/// Flags that stand before or after the verb.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Global {
+    /// Show this help
+    #[arg(long, action = ArgAction::Help, global = true)]
+    help: Option<bool>,
+    /// Where keys, marks and registrations are kept
+    #[arg(long, value_name = "DIR", env = "MURMIR_STATE_DIR", global = true)]
+    pub state_dir: Option<PathBuf>,
+    /// Read settings from this file only
+    #[arg(long, value_name = "FILE", env = "MURMIR_CONFIG", global = true)]
+    pub config: Option<PathBuf>,
+    /// JSON Lines on stdout
+    #[arg(long, env = "MURMIR_JSON", global = true)]
+    pub json: bool,
+    /// Listen here (may be repeated)
+    #[arg(long, value_name = "MULTIADDR", env = "MURMIR_LISTEN", value_delimiter = ' ', global = true)]
+    pub listen: Vec<String>,
+    /// Ask this node (may be repeated)
+    #[arg(long, value_name = "MULTIADDR", env = "MURMIR_PEER", value_delimiter = ' ', global = true)]
+    pub peer: Vec<String>,
+    /// Ask this node, and remember it (may be repeated)
+    #[arg(long, value_name = "MULTIADDR", env = "MURMIR_BOOTSTRAP", value_delimiter = ' ', global = true)]
+    pub bootstrap: Vec<String>,
+    /// Stay out of the DHT
+    #[arg(long, env = "MURMIR_NO_DHT", global = true)]
+    pub no_dht: bool,
+    /// Find nodes on the local network
+    #[arg(long, env = "MURMIR_MDNS", global = true)]
+    pub mdns: bool,
+    /// Work alone, also where a node runs on the state
+    #[arg(long, env = "MURMIR_NO_NODE", global = true)]
+    pub no_node: bool,
+    /// List names (fetch, mirror); log more (elsewhere)
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+/// The verbs.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Make a publisher key, and print its id
+    Keygen {
+        /// Its name
+        #[arg(default_value = "default")]
+        name: String,
+    },
+    /// Print the node's id and addresses
+    Id,
+    /// Sign a directory as the next generation of a module
+    Publish(PublishOptions),
+    /// Run a node in the foreground
+    Serve {
+        /// An address others reach this node at (may be repeated)
+        #[arg(long, value_name = "MULTIADDR", env = "MURMIR_EXTERNAL", value_delimiter = ' ')]
+        external: Vec<String>,
+    },
+    /// Publish a directory and serve it, also on the local network
+    Share {
+        /// The directory
+        dir: PathBuf,
+    },
+    /// Bring a module, a directory or a file
+    Fetch(FetchOptions),
+    /// Make or update a replica, and serve it
+    Mirror(MirrorOptions),
+    /// End a registration; the files stay
+    Forget {
+        /// A reference, or a registered directory
+        what: String,
+    },
+    /// Take back a publication or nomination
+    Withdraw {
+        /// A reference
+        what: String,
+    },
+    /// List a module
+    Ls {
+        /// What to list
+        reference: String,
+        /// rsync's list lines
+        #[arg(short = 'l', long)]
+        long: bool,
+        /// Everything below
+        #[arg(short = 'R', long)]
+        recursive: bool,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "a text here would become the verb's own")]
+        rules: Rules,
+    },
+    /// Write one file to stdout
+    Cat {
+        /// The file
+        reference: String,
+    },
+    /// Check every file of a destination against the signed tree
+    Verify {
+        /// The directory
+        dest: PathBuf,
+        /// Check against this
+        reference: Option<String>,
+        /// Fetch what is damaged or missing
+        #[arg(long)]
+        repair: bool,
+    },
+    /// The newest generation that can be found
+    Resolve {
+        /// The module
+        reference: String,
+    },
+    /// Who says that it holds a module
+    Mirrors {
+        /// The module
+        reference: String,
+    },
+    /// What the running node holds
+    Status,
+    /// Whom the running node is connected to
+    Peers,
+    /// Lines for an MOTD, DNS and the web that lead others here
+    Motd {
+        /// The module
+        reference: String,
+    },
+}

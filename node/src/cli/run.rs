@@ -1,0 +1,360 @@
+//! From arguments to a verb, done by the running node or by one of this process's own.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::args::{Args, Command, Global};
+use super::serve;
+use crate::config::{self, Config, Flags};
+use crate::control;
+use crate::error::{Exit, Failure};
+use crate::options::{FetchOptions, MirrorOptions, PublishOptions, Rules, TransferOptions};
+use crate::service::{self, Service, Settings};
+use crate::store::state::State;
+use crate::ui::{Ui, is_coloured};
+use crate::verbs::inspect::{Ls, Target};
+use crate::verbs::pass::Pass;
+use crate::verbs::publish::Publish;
+use crate::verbs::upkeep::{Forget, Verify};
+use crate::verbs::{Event, Output, Verb, perform};
+
+/// Life of a Fresh record, seconds.
+const FRESH_FOR: u64 = 14 * 24 * 3600;
+
+/// Runs one command to its end.
+///
+/// # Errors
+/// What the last line on stderr says.
+pub fn run(args: Args, ui: &Ui) -> Result<(), Failure> {
+    log(&args);
+    let config = config::load(flags(&args.global))?;
+    let ui = if config.json { Ui::new(true) } else { *ui };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(Exit::Memory, error))?;
+    let result = runtime.block_on(async {
+        let mut end = signal(SignalKind::terminate()).map_err(|error| Failure::new(Exit::Signal, error))?;
+        tokio::select! {
+            result = dispatch(args, &config, &ui) => result,
+            _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Signal, "interrupted; what was fetched is kept")),
+            _ = end.recv() => Err(Failure::new(Exit::Signal, "terminated; what was fetched is kept")),
+        }
+    });
+    // Disk work that cannot be interrupted does not hold the end up.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+fn flags(global: &Global) -> Flags {
+    Flags {
+        state_dir: global.state_dir.clone(),
+        config: global.config.clone(),
+        json: global.json,
+        listen: global.listen.clone(),
+        peers: global.peer.iter().chain(&global.bootstrap).cloned().collect(),
+        no_dht: global.no_dht,
+        mdns: global.mdns,
+        no_node: global.no_node,
+    }
+}
+
+fn log(args: &Args) {
+    let passes = matches!(args.verb, Command::Fetch(_) | Command::Mirror(_));
+    let level = match (passes, args.global.verbose) {
+        (true, _) | (false, 0) => "error",
+        (false, 1) => "info,libp2p=warn",
+        (false, _) => "debug",
+    };
+    let filter = EnvFilter::try_from_env("MURMIR_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let colour = is_coloured(std::env::var_os("NO_COLOR").as_deref());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
+}
+
+async fn dispatch(args: Args, config: &Config, ui: &Ui) -> Result<(), Failure> {
+    let Args { global, verb } = args;
+    match verb {
+        Command::Keygen { name } => keygen(config, ui, &name),
+        Command::Serve { external } => serve::serve(config, ui, &external).await,
+        Command::Share { dir } => serve::share(config, ui, &absolute(&dir)?).await,
+        Command::Mirror(options) if options.watch => {
+            let verb = Verb::Pass(Box::new(mirror(&options, &global)?));
+            match connect(config).await? {
+                Some(client) => finish(ui, ask(client, &verb, ui, &progress(ui, &options.transfer)).await?),
+                None => serve::watch(config, ui, verb).await,
+            }
+        }
+        other => {
+            let (verb, bar) = (to_verb(other, &global)?, ProgressBar::hidden());
+            let bar = if let Verb::Pass(_) = &verb { ui.bar(true) } else { bar };
+            let value = one(config, verb, ui, &bar).await;
+            bar.finish_and_clear();
+            finish(ui, value?)
+        }
+    }
+}
+
+/// One verb: through the node where one runs and the verb is the node's, else alone.
+async fn one(config: &Config, verb: Verb, ui: &Ui, bar: &ProgressBar) -> Result<Value, Failure> {
+    let mut hints = Vec::new();
+    if let Some(client) = connect(config).await? {
+        if is_the_nodes(&verb) {
+            return ask(client, &verb, ui, bar).await;
+        }
+        // A fetch of its own may begin at the node that runs here anyway.
+        let id = client.ask(&Verb::Id, |_| Ok(())).await?;
+        let addresses = id["addresses"].as_array().into_iter().flatten();
+        hints.extend(addresses.filter_map(|address| address.as_str()?.parse().ok()));
+    } else if matches!(verb, Verb::Status | Verb::Peers) {
+        return Err(Failure::new(Exit::Nobody, "no node runs on this state").hint("murmir serve starts one"));
+    }
+    let mut settings = config.settings(false);
+    settings.peers.extend(hints);
+    if is_local(&verb) {
+        (settings.listen, settings.dht, settings.mdns) = (Vec::new(), false, false);
+    }
+    alone(settings, verb, ui, bar).await
+}
+
+/// What the node does under its own user, rather than this process.
+fn is_the_nodes(verb: &Verb) -> bool {
+    match verb {
+        Verb::Pass(pass) => pass.mirror,
+        Verb::Ls(_) | Verb::Cat(_) => false,
+        _ => true,
+    }
+}
+
+/// What needs nobody else.
+fn is_local(verb: &Verb) -> bool {
+    match verb {
+        Verb::Verify(verify) => !verify.repair,
+        Verb::Forget(_) | Verb::Withdraw(_) | Verb::Id | Verb::Motd(_) => true,
+        _ => false,
+    }
+}
+
+async fn connect(config: &Config) -> Result<Option<control::Client>, Failure> {
+    if config.no_node { Ok(None) } else { control::connect(&config.state_dir).await }
+}
+
+async fn ask(client: control::Client, verb: &Verb, ui: &Ui, bar: &ProgressBar) -> Result<Value, Failure> {
+    client.ask(verb, |event| show(ui, bar, event)).await
+}
+
+/// A node of this process's own, for one verb.
+async fn alone(settings: Settings, verb: Verb, ui: &Ui, bar: &ProgressBar) -> Result<Value, Failure> {
+    let service = Service::start(settings).await?;
+    let result = attended(&service, verb, ui, bar).await;
+    service.stop().await;
+    result
+}
+
+/// Does a verb on a service and shows what it says.
+pub async fn attended(service: &Service, verb: Verb, ui: &Ui, bar: &ProgressBar) -> Result<Value, Failure> {
+    let (out, mut events) = Output::new();
+    let work = async {
+        let result = perform(service, verb, &out).await;
+        drop(out);
+        result
+    };
+    let show_all = async {
+        while let Some(event) = events.recv().await {
+            show(ui, bar, event)?;
+        }
+        Ok::<(), Failure>(())
+    };
+    tokio::pin!(work);
+    tokio::pin!(show_all);
+    tokio::select! {
+        result = &mut work => {
+            show_all.await?;
+            result
+        }
+        shown = &mut show_all => {
+            shown?;
+            work.await
+        }
+    }
+}
+
+fn show(ui: &Ui, bar: &ProgressBar, event: Event) -> Result<(), Failure> {
+    match event {
+        Event::Line(_) if ui.is_json() => Ok(()),
+        Event::Line(line) => bar.suspend(|| ui.line(&line)),
+        Event::Row(row) if ui.is_json() => ui.answer(&row, ""),
+        Event::Row(_) => Ok(()),
+        Event::Note(note) => {
+            bar.suspend(|| ui.warn(&note));
+            Ok(())
+        }
+        Event::Raw(bytes) => ui.bytes(&bytes),
+        Event::Progress { done, total } => {
+            bar.set_length(total);
+            bar.set_position(done);
+            Ok(())
+        }
+    }
+}
+
+fn finish(ui: &Ui, value: Value) -> Result<(), Failure> {
+    if value.is_null() { Ok(()) } else { ui.answer(&value, "") }
+}
+
+fn progress(ui: &Ui, transfer: &TransferOptions) -> ProgressBar {
+    ui.bar(!transfer.quiet)
+}
+
+fn keygen(config: &Config, ui: &Ui, name: &str) -> Result<(), Failure> {
+    let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if !plain || name.starts_with('.') {
+        return Err(Failure::usage(format!("{name:?} is no name for a key")));
+    }
+    let state = State::open(&config.state_dir)?;
+    let key = service::make_key(&state, name)?;
+    let publisher = key.public().publisher().to_string();
+    ui.answer(&json!({ "publisher": publisher, "name": name }), &publisher)
+}
+
+fn to_verb(command: Command, global: &Global) -> Result<Verb, Failure> {
+    Ok(match command {
+        Command::Publish(options) => Verb::Publish(publish(&options)?),
+        Command::Fetch(options) => fetch(&options, global)?,
+        Command::Mirror(options) => Verb::Pass(Box::new(mirror(&options, global)?)),
+        Command::Forget { what } => Verb::Forget(forget(what)?),
+        Command::Withdraw { what } => Verb::Withdraw(forget(what)?),
+        Command::Ls { reference, long, recursive, rules } => {
+            Verb::Ls(Ls { reference, long, recursive, rules: patterns(&rules)? })
+        }
+        Command::Cat { reference } => Verb::Cat(Target { reference }),
+        Command::Verify { dest, reference, repair } => {
+            Verb::Verify(Verify { dest: absolute(&dest)?, reference, repair })
+        }
+        Command::Resolve { reference } => Verb::Resolve(Target { reference }),
+        Command::Mirrors { reference } => Verb::Mirrors(Target { reference }),
+        Command::Motd { reference } => Verb::Motd(Target { reference }),
+        Command::Peers => Verb::Peers,
+        Command::Status => Verb::Status,
+        Command::Id | Command::Keygen { .. } | Command::Serve { .. } | Command::Share { .. } => Verb::Id,
+    })
+}
+
+/// The request of `publish`.
+pub fn publish(options: &PublishOptions) -> Result<Publish, Failure> {
+    Ok(Publish {
+        dir: absolute(&options.dir)?,
+        module: options.module.clone(),
+        key: options.key.clone(),
+        rules: patterns(&options.rules)?,
+        late: options.late.clone(),
+        fresh: options.fresh.map_or(FRESH_FOR, |fresh| fresh.as_secs()),
+        first: options.first,
+        seq: options.seq,
+        allow_shrink: options.allow_shrink,
+        ignore_errors: options.ignore_errors,
+        error_on_no_change: options.error_on_no_transfer,
+        dry_run: options.dry_run,
+        itemize: options.itemize_changes,
+        offline: options.offline,
+    })
+}
+
+fn fetch(options: &FetchOptions, global: &Global) -> Result<Verb, Failure> {
+    let reference = options.reference.clone();
+    match &options.dest {
+        Some(dest) if dest.as_os_str() == "-" => Ok(Verb::Cat(Target { reference })),
+        Some(dest) if !options.transfer.list_only => {
+            Ok(Verb::Pass(Box::new(pass(false, reference, dest, &options.transfer, global)?)))
+        }
+        _ => {
+            let rules = patterns(&options.transfer.rules)?;
+            Ok(Verb::Ls(Ls { reference, long: true, recursive: false, rules }))
+        }
+    }
+}
+
+fn mirror(options: &MirrorOptions, global: &Global) -> Result<Pass, Failure> {
+    let pass = pass(true, options.reference.clone(), &options.dest, &options.transfer, global)?;
+    Ok(Pass { watch: options.watch, ..pass })
+}
+
+fn pass(
+    mirror: bool,
+    reference: String,
+    dest: &Path,
+    transfer: &TransferOptions,
+    global: &Global,
+) -> Result<Pass, Failure> {
+    unbuilt_options(transfer)?;
+    let (preserve, own, deletion) = (&transfer.preserve, &transfer.own, &transfer.deletion);
+    Ok(Pass {
+        mirror,
+        reference,
+        dest: absolute(dest)?,
+        dest_slash: dest.as_os_str().as_encoded_bytes().ends_with(b"/"),
+        dry_run: transfer.dry_run,
+        itemize: transfer.itemize_changes > 0,
+        verbose: global.verbose > 0 && !transfer.quiet,
+        stats: transfer.stats,
+        human: transfer.human_readable && !transfer.no_human_readable,
+        links: preserve.links,
+        perms: preserve.perms,
+        times: preserve.times,
+        hard_links: preserve.hard_links,
+        delete: deletion.delete || mirror,
+        safe_links: transfer.safe_links || mirror,
+        max_delete: deletion.max_delete,
+        force_delete: own.force_delete,
+        rules: patterns(&transfer.rules)?,
+        late: own.late.clone(),
+        mkpath: transfer.mkpath,
+        adopt: own.adopt,
+        allow_downgrade: own.allow_downgrade,
+        max_age: own.max_age.map(|age| age.as_secs()),
+        max_transfer: own.max_transfer,
+        max_total: own.max_size_total,
+        error_on_no_transfer: own.error_on_no_transfer,
+        watch: false,
+    })
+}
+
+/// Options that are read and not built yet.
+fn unbuilt_options(transfer: &TransferOptions) -> Result<(), Failure> {
+    let own = &transfer.own;
+    let asked = [
+        (!transfer.preserve.recursive, "--no-recursive"),
+        (own.sources.is_some(), "--sources"),
+        (!own.reuse.is_empty(), "--reuse"),
+        (own.seed.is_some(), "--seed"),
+        (own.wait_lock.is_some(), "--wait-lock"),
+    ];
+    match asked.iter().find(|(asked, _)| *asked) {
+        Some((_, flag)) => Err(Failure::new(Exit::Unsupported, format!("{flag} is not built yet"))),
+        None => Ok(()),
+    }
+}
+
+fn patterns(rules: &Rules) -> Result<Vec<(bool, String)>, Failure> {
+    let text = |bytes: &Vec<u8>| String::from_utf8(bytes.clone());
+    let rule = |rule: &crate::options::Rule| match text(&rule.pattern) {
+        Ok(pattern) => Ok((rule.include, pattern)),
+        Err(_) => Err(Failure::new(Exit::Unsupported, "patterns that are not UTF-8 are not built yet")),
+    };
+    rules.0.iter().map(rule).collect()
+}
+
+fn forget(what: String) -> Result<Forget, Failure> {
+    let path = absolute(Path::new(&what))?;
+    Ok(Forget { what, path })
+}
+
+/// The path from the root, whoever works on it; nothing on the way is resolved.
+pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    let full =
+        std::path::absolute(path).map_err(|error| Failure::new(Exit::Files, format!("{}: {error}", path.display())))?;
+    // Without a trailing slash, so that one directory has one name.
+    Ok(full.components().collect())
+}

@@ -1,0 +1,131 @@
+//! `serve`, `share` and `mirror --watch`: a node in the foreground.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::Arc;
+
+use indicatif::ProgressBar;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::run::attended;
+use crate::config::{Config, addresses};
+use crate::control;
+use crate::error::{Exit, Failure};
+use crate::service::Service;
+use crate::ui::Ui;
+use crate::verbs::publish::Publish;
+use crate::verbs::{Output, Verb, perform};
+
+/// Life of a Fresh record, seconds.
+const FRESH_FOR: u64 = 14 * 24 * 3600;
+
+/// Serves what is registered until a signal comes.
+///
+/// # Errors
+/// The node does not start.
+pub async fn serve(config: &Config, ui: &Ui, external: &[String]) -> Result<(), Failure> {
+    let mut settings = config.settings(true);
+    settings.external = addresses("--external", external)?;
+    let node = Running::start(settings, config).await?;
+    for address in node.service.addresses().await {
+        ui.answer(&json!({ "event": "listening", "address": address }), &format!("listening {address}"))?;
+    }
+    ready();
+    node.until_signal().await
+}
+
+/// Publishes, serves, and says what to type elsewhere.
+///
+/// # Errors
+/// The node does not start, or the directory cannot be published.
+pub async fn share(config: &Config, ui: &Ui, dir: &Path) -> Result<(), Failure> {
+    let mut settings = config.settings(true);
+    settings.mdns = true;
+    let node = Running::start(settings, config).await?;
+    let request = Publish {
+        dir: dir.to_owned(),
+        module: None,
+        key: "default".to_owned(),
+        rules: Vec::new(),
+        late: Vec::new(),
+        fresh: FRESH_FOR,
+        first: false,
+        seq: None,
+        allow_shrink: false,
+        ignore_errors: false,
+        error_on_no_change: false,
+        dry_run: false,
+        itemize: false,
+        offline: false,
+    };
+    let (out, mut events) = Output::new();
+    let drain = async { while events.recv().await.is_some() {} };
+    let publish = async {
+        let value = perform(&node.service, Verb::Publish(request), &out).await;
+        drop(out);
+        value
+    };
+    let (value, ()) = tokio::join!(publish, drain);
+    let value = value?;
+    let link = value["link"].as_str().unwrap_or_default();
+    ui.answer(&json!({ "event": "listening", "link": link }), &format!("murmir fetch '{link}' DEST"))?;
+    ready();
+    node.until_signal().await
+}
+
+/// A replica with a node of its own.
+///
+/// # Errors
+/// The node does not start, or the first pass fails.
+pub async fn watch(config: &Config, ui: &Ui, verb: Verb) -> Result<(), Failure> {
+    let node = Running::start(config.settings(true), config).await?;
+    let value = attended(&node.service, verb, ui, &ProgressBar::hidden()).await?;
+    ui.answer(&value, "")?;
+    ready();
+    node.until_signal().await
+}
+
+/// A serving node with its control socket and its watching mirrors.
+struct Running {
+    service: Arc<Service>,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+impl Running {
+    async fn start(settings: crate::service::Settings, config: &Config) -> Result<Self, Failure> {
+        let service = Arc::new(Service::start(settings).await?);
+        let listener = control::listen(&config.state_dir)?;
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(control::serve(listener, Arc::clone(&service)));
+        let watched = Arc::clone(&service);
+        tasks.spawn(async move {
+            let (out, mut events) = Output::new();
+            // Nobody reads what a pass in the background says; the log has what matters.
+            let drain = async { while events.recv().await.is_some() {} };
+            tokio::join!(crate::verbs::watch::watch(&watched, &out), drain);
+        });
+        Ok(Self { service, tasks })
+    }
+
+    /// Works until SIGTERM or SIGINT, then takes back what was announced.
+    async fn until_signal(mut self) -> Result<(), Failure> {
+        let mut end = signal(SignalKind::terminate()).map_err(|error| Failure::new(Exit::Signal, error))?;
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = end.recv() => {}
+        }
+        self.tasks.shutdown().await;
+        self.service.stop().await;
+        Ok(())
+    }
+}
+
+/// Tells systemd that the node is ready (sd_notify(3)); without systemd nobody is told.
+fn ready() {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(b"READY=1", path));
+    if let Err(error) = sent {
+        tracing::warn!(%error, "sd_notify");
+    }
+}
