@@ -37,6 +37,10 @@ pub fn run(args: Args, ui: &Ui) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Memory, error))?;
     let result = runtime.block_on(async {
+        if stays(&args.verb) {
+            // A node in the foreground ends by itself when a signal comes, and in order.
+            return dispatch(args, &config, &ui).await;
+        }
         let mut end = signal(SignalKind::terminate()).map_err(|error| Failure::new(Exit::Signal, error))?;
         tokio::select! {
             result = dispatch(args, &config, &ui) => result,
@@ -47,6 +51,15 @@ pub fn run(args: Args, ui: &Ui) -> Result<(), Failure> {
     // Disk work that cannot be interrupted does not hold the end up.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// Verbs that run until somebody ends them.
+fn stays(verb: &Command) -> bool {
+    match verb {
+        Command::Serve { .. } | Command::Share { .. } => true,
+        Command::Mirror(options) => options.watch,
+        _ => false,
+    }
 }
 
 fn flags(global: &Global) -> Flags {

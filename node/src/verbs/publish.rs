@@ -11,6 +11,7 @@ use tracker_less::record::{CheckedBundle, ModuleName, SecretKey};
 use super::Output;
 use super::pass::selector;
 use crate::error::{Exit, Failure};
+use crate::manifest::entry::Entry;
 use crate::manifest::path::TreePath;
 use crate::reference::Reference;
 use crate::service::Service;
@@ -151,15 +152,15 @@ async fn run(
 
 async fn list(published: &Published, out: &Output) {
     for change in &published.changes {
+        let is_dir = change.new.as_ref().or(change.old.as_ref()).is_some_and(Entry::is_dir);
+        let (kind, slash) = if is_dir { ("d", "/") } else { ("f", "") };
         let mark = match (&change.old, &change.new) {
-            (None, _) => ">f+++++++++",
-            (_, None) => "*deleting  ",
-            (Some(old), Some(new)) if old.node == new.node => ".f..t......",
-            _ => ">fc........",
+            (None, _) if is_dir => "cd+++++++++".to_owned(),
+            (None, _) => ">f+++++++++".to_owned(),
+            (_, None) => "*deleting  ".to_owned(),
+            (Some(old), Some(new)) if is_dir || old.node == new.node => format!(".{kind}..t......"),
+            _ => ">fc........".to_owned(),
         };
-        let is_dir = change.new.as_ref().or(change.old.as_ref()).is_some_and(crate::manifest::entry::Entry::is_dir);
-        let (mark, slash) =
-            if is_dir { (mark.replacen('f', "d", 1).replace('>', "c"), "/") } else { (mark.to_owned(), "") };
         out.line(format!("{mark} {}{slash}", change.path)).await;
     }
 }
