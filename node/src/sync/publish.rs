@@ -1,9 +1,10 @@
 //! Publish: scan, tree, index, sign. Runs straight through, off the event loop.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use cid::Cid;
 use libp2p::PeerId;
@@ -120,6 +121,8 @@ struct Reader<'a> {
     index: &'a Index,
     tree: &'a [u8],
     outboards: &'a Dir,
+    /// Outboards written by this scan: several names may have one content, hashed at the same time.
+    stored: Mutex<HashSet<ContentId>>,
 }
 
 impl Hasher for Reader<'_> {
@@ -130,7 +133,10 @@ impl Hasher for Reader<'_> {
     fn hash(&self, file: &File, _: &Stat) -> io::Result<ContentId> {
         let hashed = proof::hash_file(file)?;
         if let Some(outboard) = &hashed.outboard {
-            outboard.store(self.outboards, &hashed.id).map_err(|error| io::Error::new(error.kind(), error))?;
+            let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+            if stored.insert(hashed.id) {
+                outboard.store(self.outboards, &hashed.id).map_err(|error| io::Error::new(error.kind(), error))?;
+            }
         }
         Ok(hashed.id)
     }
@@ -140,7 +146,7 @@ fn scan(index: &Index, outboards: &Dir, request: &Request) -> Result<(Scanned, V
     use std::os::unix::ffi::OsStrExt;
     let tree = request.dir.as_os_str().as_bytes().to_vec();
     let root = Dir::open(&request.dir)?;
-    let hasher = Reader { index, tree: &tree, outboards };
+    let hasher = Reader { index, tree: &tree, outboards, stored: Mutex::default() };
     let wanted = |path: &TreePath, dir: bool| request.select.wants(path, dir);
     let scan = Scan { root: &root, hasher: &hasher, read: true, wanted: &wanted, started: nanos_now() };
     Ok((scan.run()?, tree))
