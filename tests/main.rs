@@ -1,1 +1,16 @@
-//! Integration tests.
+//! The promises of the command line, kept from outside: the built binary, real directories, real sockets on loopback.
+//! One file per theme; `util` is the lab.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod crash;
+mod damage;
+mod fetch;
+mod generations;
+mod guards;
+mod liars;
+mod lockfile;
+mod locks;
+mod publish;
+mod swarm;
+mod tidy;
+mod util;

@@ -1,0 +1,196 @@
+//! A peer that lies, built from the public wire types, beside an honest one: the fetch completes, and blames the right one.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cid::Cid;
+use libp2p::{PeerId, StreamProtocol};
+use murmir::manifest::ContentId;
+use murmir::service::{Service, Settings};
+use murmir::sync::shelf::Shelf;
+use murmir::verbs::{Output, Verb, pass::Pass, perform};
+use murmir::wire::msg::Held;
+use murmir::wire::server::{Limits, serve_stream};
+use murmir::wire::{Deadlines, Have, PROTOCOL, Provider};
+use tokio::runtime::Runtime;
+use tracker_less::net::{self, DhtMode};
+use tracker_less::record::{CheckedBundle, ModuleId, SecretKey};
+
+use crate::util::{Lab, Tree, assert_same, noise};
+
+/// How it lies about bytes.
+#[derive(Debug, Clone, Copy)]
+enum Lie {
+    Flip,
+    Short,
+    Long,
+    /// Claims to hold what it does not give.
+    Nothing,
+}
+
+/// Holds everything, and gives it away changed.
+struct Liar {
+    truth: Arc<Shelf>,
+    lie: Lie,
+    told: AtomicU64,
+}
+
+impl Liar {
+    fn change(&self, bytes: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let mut bytes = bytes?;
+        self.told.fetch_add(1, Ordering::SeqCst);
+        match self.lie {
+            Lie::Flip => {
+                let middle = bytes.len() / 2;
+                *bytes.get_mut(middle)? ^= 1;
+            }
+            Lie::Short => drop(bytes.pop()),
+            Lie::Long => bytes.push(0),
+            Lie::Nothing => return None,
+        }
+        Some(bytes)
+    }
+}
+
+impl Provider for Liar {
+    fn bundle(&self, module: &ModuleId) -> Option<CheckedBundle> {
+        self.truth.bundle(module)
+    }
+
+    fn held(&self, module: &ModuleId) -> Option<CheckedBundle> {
+        self.truth.held(module)
+    }
+
+    fn holds(&self, module: &ModuleId) -> Vec<Held> {
+        self.truth.holds(module)
+    }
+
+    fn nominations(&self, module: &ModuleId) -> Vec<Vec<u8>> {
+        self.truth.nominations(module)
+    }
+
+    fn page(&self, module: &ModuleId, cid: &Cid) -> Option<Vec<u8>> {
+        self.change(self.truth.page(module, cid))
+    }
+
+    fn small(&self, module: &ModuleId, id: &ContentId, size: u64) -> Option<Vec<u8>> {
+        self.change(self.truth.small(module, id, size))
+    }
+
+    fn range(&self, module: &ModuleId, id: &ContentId, size: u64, range: Range<u64>) -> Option<Vec<u8>> {
+        self.change(self.truth.range(module, id, size, range))
+    }
+
+    fn have(&self, module: &ModuleId, root: &Cid) -> Have {
+        self.truth.have(module, root)
+    }
+
+    fn heard(&self, _: PeerId, _: Vec<Vec<u8>>, _: Vec<Vec<u8>>) {}
+}
+
+/// A running liar.
+struct Stage {
+    /// Whatever the liar runs on; ends with it.
+    _runtime: Runtime,
+    _mirror: Service,
+    liar: Arc<Liar>,
+    address: String,
+}
+
+/// Mirrors `link` honestly into `dest`, then serves it through a liar.
+fn raise(lie: Lie, link: &str, state: &Path, dest: &Path) -> Stage {
+    let runtime = Runtime::new().expect("runtime");
+    let (mirror, liar, address) = runtime.block_on(async {
+        let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("address")];
+        let settings = Settings { state: state.to_owned(), listen: listen.clone(), ..Settings::default() };
+        let mirror = Service::start(settings).await.expect("mirror");
+        let wish = Pass {
+            mirror: true,
+            reference: link.to_owned(),
+            dest: dest.to_owned(),
+            links: true,
+            perms: true,
+            times: true,
+            hard_links: true,
+            ..Pass::default()
+        };
+        let (output, mut events) = Output::new();
+        tokio::spawn(async move { while events.recv().await.is_some() {} });
+        perform(&mirror, Verb::Pass(Box::new(wish)), &output).await.expect("an honest copy");
+        let liar = Arc::new(Liar { truth: Arc::clone(&mirror.node.shelf), lie, told: AtomicU64::new(0) });
+        let address = serve(Arc::clone(&liar), listen).await;
+        (mirror, liar, address)
+    });
+    Stage { _runtime: runtime, _mirror: mirror, liar, address }
+}
+
+async fn serve(liar: Arc<Liar>, listen: Vec<libp2p::Multiaddr>) -> String {
+    let config = net::Config {
+        key: SecretKey::from_seed([9; 32]),
+        listen,
+        external: Vec::new(),
+        peers: Vec::new(),
+        cached: Vec::new(),
+        dht: DhtMode::Off,
+        mdns: false,
+        bulk: StreamProtocol::new(PROTOCOL),
+        records: Vec::new(),
+    };
+    let (swarm, mut events, mut incoming) = net::start(config).await.expect("swarm");
+    let address = swarm.listen_addresses().await.remove(0);
+    let address = format!("{address}/p2p/{}", swarm.peer_id());
+    tokio::spawn(async move { while events.recv().await.is_some() {} });
+    tokio::spawn(async move {
+        let _swarm = swarm;
+        let limits = Limits::new(Deadlines::default());
+        while let Some((peer, stream)) = incoming.recv().await {
+            let (liar, limits) = (Arc::clone(&liar), limits.clone());
+            tokio::spawn(async move { serve_stream(stream, peer, liar, limits).await });
+        }
+    });
+    address
+}
+
+fn completes_beside(lie: Lie, is_blamed: bool) {
+    let lab = Lab::new();
+    let (origin, client, tree) = (lab.machine("o"), lab.machine("c"), Tree::new(lab.path("tree")));
+    tree.many(1, 200, 6000).file("large", noise(3, 6 << 20));
+    let node = origin.serve(&[]);
+    let published = origin.publish(tree.root());
+    let stage = raise(lie, &published.link, &lab.path("liar"), &lab.path("liar-tree"));
+    let (link, dest) = (format!("{}&peer={}", published.link, stage.address), lab.path("copy"));
+    let done = client.json(&[&"--no-dht", &"fetch", &link, &dest]);
+    assert_same(tree.root(), &dest);
+    assert!(stage.liar.told.load(Ordering::SeqCst) > 0, "the liar was asked: {done}");
+    let liar_id = stage.address.rsplit('/').next().expect("an id");
+    for row in done["sources"].as_array().expect("rows") {
+        let bad = row["bad"].as_u64().expect("a number");
+        if row["peer_id"] == liar_id {
+            assert!(!is_blamed || (1..=10).contains(&bad), "blamed, and not for long: {row}");
+        } else {
+            assert_eq!(bad, 0, "the honest one is not blamed: {row}");
+        }
+    }
+}
+
+#[test]
+fn flipped_bits() {
+    completes_beside(Lie::Flip, true);
+}
+
+#[test]
+fn short_answers() {
+    completes_beside(Lie::Short, true);
+}
+
+#[test]
+fn long_answers() {
+    completes_beside(Lie::Long, true);
+}
+
+#[test]
+fn empty_promises() {
+    completes_beside(Lie::Nothing, false);
+}
