@@ -11,7 +11,6 @@ fn every_part_is_read_and_written_again() {
     let texts = [
         format!("murmir://{}/pub", id()),
         format!("murmir://{}/pub@7", id()),
-        format!("murmir://{}/pub/", id()),
         format!("murmir://{}/pub/a%20b/%FF@x", id()),
         format!("murmir://{}/pub@3/dir/?peer=/ip4/127.0.0.1/tcp/4741&peer=/dns4/example.org/tcp/1", id()),
     ];

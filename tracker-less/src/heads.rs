@@ -158,3 +158,7 @@ fn accepts(newest: &CheckedBundle, bundle: &CheckedBundle) -> bool {
             && (generation.seq < one.seq || (generation.seq == one.seq && bundle.head_hash() == one.head))
     })
 }
+
+#[cfg(test)]
+#[path = "heads_tests.rs"]
+mod tests;

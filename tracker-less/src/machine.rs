@@ -333,3 +333,7 @@ fn say(entry: &mut Module, key: &SecretKey, addresses: &[Multiaddr], now: u64, a
         Err(error) => tracing::warn!(%error, "own nomination"),
     }
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

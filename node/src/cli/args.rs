@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand};
 
+use super::foreign::Foreign;
 use crate::options::{FetchOptions, MirrorOptions, PublishOptions, Rules};
 
 /// rsync's agility with a swarm behind it: publish a signed tree, mirror it with one command, fetch it from whoever has it
@@ -79,9 +80,19 @@ pub enum Command {
         dir: PathBuf,
     },
     /// Bring a module, a directory or a file
-    Fetch(FetchOptions),
+    Fetch {
+        #[command(flatten)]
+        options: Box<FetchOptions>,
+        #[command(flatten)]
+        foreign: Foreign,
+    },
     /// Make or update a replica, and serve it
-    Mirror(MirrorOptions),
+    Mirror {
+        #[command(flatten)]
+        options: Box<MirrorOptions>,
+        #[command(flatten)]
+        foreign: Foreign,
+    },
     /// End a registration; the files stay
     Forget {
         /// A reference, or a registered directory

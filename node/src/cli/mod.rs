@@ -1,6 +1,7 @@
 //! The command line: arguments in, one verb, an exit code out.
 
 mod args;
+mod foreign;
 mod run;
 mod serve;
 mod unbuilt;

@@ -57,7 +57,7 @@ pub fn run(args: Args, ui: &Ui) -> Result<(), Failure> {
 fn stays(verb: &Command) -> bool {
     match verb {
         Command::Serve { .. } | Command::Share { .. } => true,
-        Command::Mirror(options) => options.watch,
+        Command::Mirror { options, .. } => options.watch,
         _ => false,
     }
 }
@@ -76,7 +76,7 @@ fn flags(global: &Global) -> Flags {
 }
 
 fn log(args: &Args) {
-    let passes = matches!(args.verb, Command::Fetch(_) | Command::Mirror(_));
+    let passes = matches!(args.verb, Command::Fetch { .. } | Command::Mirror { .. });
     let level = match (passes, args.global.verbose) {
         (true, _) | (false, 0) => "error",
         (false, 1) => "info,libp2p=warn",
@@ -93,7 +93,8 @@ async fn dispatch(args: Args, config: &Config, ui: &Ui) -> Result<(), Failure> {
         Command::Keygen { name } => keygen(config, ui, &name),
         Command::Serve { external } => serve::serve(config, ui, &external).await,
         Command::Share { dir } => serve::share(config, ui, &absolute(&dir)?).await,
-        Command::Mirror(options) if options.watch => {
+        Command::Mirror { options, foreign } if options.watch => {
+            foreign.check()?;
             let verb = Verb::Pass(Box::new(mirror(&options, &global)?));
             match connect(config).await? {
                 Some(client) => finish(ui, ask(client, &verb, ui, &progress(ui, &options.transfer)).await?),
@@ -235,8 +236,14 @@ fn keygen(config: &Config, ui: &Ui, name: &str) -> Result<(), Failure> {
 fn to_verb(command: Command, global: &Global) -> Result<Verb, Failure> {
     Ok(match command {
         Command::Publish(options) => Verb::Publish(publish(&options)?),
-        Command::Fetch(options) => fetch(&options, global)?,
-        Command::Mirror(options) => Verb::Pass(Box::new(mirror(&options, global)?)),
+        Command::Fetch { options, foreign } => {
+            foreign.check()?;
+            fetch(&options, global)?
+        }
+        Command::Mirror { options, foreign } => {
+            foreign.check()?;
+            Verb::Pass(Box::new(mirror(&options, global)?))
+        }
         Command::Forget { what } => Verb::Forget(forget(what)?),
         Command::Withdraw { what } => Verb::Withdraw(forget(what)?),
         Command::Ls { reference, long, recursive, rules } => {

@@ -1,9 +1,8 @@
-//! Flags and verbs that users know and this murmir does not have: refused loudly, with the reason.
+//! Verbs and flags of ours that come later: told apart from what nobody knows.
 
 use crate::error::{Exit, Failure};
 
-/// Verbs that come later.
-const VERBS: &[&str] = &[
+const WORDS: &[&str] = &[
     "find",
     "diff",
     "log",
@@ -17,106 +16,6 @@ const VERBS: &[&str] = &[
     "completions",
     "man",
     "transfers",
-];
-
-/// Flags of rsync and of ours that come later.
-const FLAGS: &[&str] = &[
-    "-o",
-    "-g",
-    "-D",
-    "-S",
-    "-c",
-    "-u",
-    "-m",
-    "-R",
-    "-0",
-    "-4",
-    "-6",
-    "-x",
-    "-O",
-    "-J",
-    "-I",
-    "-y",
-    "-L",
-    "-k",
-    "-f",
-    "-F",
-    "-C",
-    "-b",
-    "-d",
-    "-E",
-    "-A",
-    "-X",
-    "-U",
-    "-N",
-    "--owner",
-    "--group",
-    "--devices",
-    "--specials",
-    "--sparse",
-    "--checksum",
-    "--update",
-    "--prune-empty-dirs",
-    "--relative",
-    "--from0",
-    "--ipv4",
-    "--ipv6",
-    "--one-file-system",
-    "--omit-dir-times",
-    "--omit-link-times",
-    "--ignore-times",
-    "--fuzzy",
-    "--delete-excluded",
-    "--partial-dir",
-    "--temp-dir",
-    "--copy-links",
-    "--keep-dirlinks",
-    "--include-from",
-    "--exclude-from",
-    "--filter",
-    "--cvs-exclude",
-    "--files-from",
-    "--existing",
-    "--ignore-existing",
-    "--size-only",
-    "--modify-window",
-    "--max-size",
-    "--min-size",
-    "--link-dest",
-    "--copy-dest",
-    "--compare-dest",
-    "--bwlimit",
-    "--timeout",
-    "--contimeout",
-    "--stop-after",
-    "--stop-at",
-    "--chmod",
-    "--info",
-    "--out-format",
-    "--log-file",
-    "--log-file-format",
-    "--no-motd",
-    "--port",
-    "--address",
-    "--password-file",
-    "--fsync",
-    "--backup",
-    "--backup-dir",
-    "--suffix",
-    "--dirs",
-    "--executability",
-    "--numeric-ids",
-    "--acls",
-    "--xattrs",
-    "--atimes",
-    "--crtimes",
-    "--fake-super",
-    "--origin",
-    "--web-seed",
-    "--classic-only",
-    "--no-classic",
-    "--no-delta",
-    "--regex",
     "--snapshot",
     "--export",
     "--from",
@@ -125,28 +24,8 @@ const FLAGS: &[&str] = &[
     "--explain",
 ];
 
-/// Flags that make no sense here, and why.
-const NONSENSE: &[(&str, &str)] = &[
-    ("-e", "there is no remote shell: peers are reached over libp2p"),
-    ("--rsh", "there is no remote shell: peers are reached over libp2p"),
-    ("--rsync-path", "there is no remote shell: peers are reached over libp2p"),
-    ("-M", "there is no remote rsync to pass options to"),
-    ("--remove-source-files", "a published tree is not changed by those who fetch it"),
-    ("--inplace", "files are replaced whole, so that nobody sees a torn one"),
-    ("--append", "files are replaced whole, so that nobody sees a torn one"),
-    ("--append-verify", "files are replaced whole, so that nobody sees a torn one"),
-    ("--write-batch", "a signed generation already is what a batch would be"),
-    ("--read-batch", "a signed generation already is what a batch would be"),
-    ("--iconv", "names are bytes and stay as they are"),
-    ("--checksum-seed", "contents are compared by BLAKE3"),
-];
-
 /// The answer to a word that clap did not know; none if nobody knows it.
 pub fn explain(word: &str) -> Option<Failure> {
     let name = word.split(['=', ' ']).next().unwrap_or(word);
-    if let Some((flag, why)) = NONSENSE.iter().find(|(flag, _)| *flag == name) {
-        return Some(Failure::usage(format!("{flag} makes no sense here: {why}")));
-    }
-    let known = FLAGS.contains(&name) || VERBS.contains(&name);
-    known.then(|| Failure::new(Exit::Unsupported, format!("{name} is not built yet")))
+    WORDS.contains(&name).then(|| Failure::new(Exit::Unsupported, format!("{name} is not built yet")))
 }

@@ -10,4 +10,7 @@ pub mod select;
 pub mod tree;
 pub mod walk;
 
+#[cfg(test)]
+mod tests;
+
 pub use content::ContentId;

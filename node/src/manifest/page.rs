@@ -192,8 +192,15 @@ fn read_leaf(cid: &Cid, raw: RawLeaf) -> Result<Vec<Entry>, PageError> {
         return Err(invalid("columns of different lengths"));
     }
     let short = || invalid("columns of different lengths");
+    let count = |wanted: u8| kinds.iter().filter(|kind| **kind == wanted).count();
+    let file_columns = [sizes.len(), links.len(), ids.len() / 32];
+    if file_columns != [count(FILE); 3] || ids.len() % 32 != 0 {
+        return Err(short());
+    }
+    if [dirs.len(), targets.len()] != [count(DIR), count(SYMLINK)] {
+        return Err(short());
+    }
     let mut files = sizes.into_iter().zip(ids.chunks(32)).zip(links);
-    let (file_count, id_bytes) = (kinds.iter().filter(|kind| **kind == FILE).count(), ids.len());
     let (mut dirs, mut targets) = (dirs.into_iter(), targets.into_iter());
     let mut entries = Vec::with_capacity(names.len());
     for (((name, kind), mode), mtime) in names.iter().zip(kinds.iter()).zip(modes).zip(mtimes) {
@@ -211,10 +218,6 @@ fn read_leaf(cid: &Cid, raw: RawLeaf) -> Result<Vec<Entry>, PageError> {
             _ => return Err(PageError::invalid(cid, format!("{name} is of an unknown kind"))),
         };
         entries.push(Entry { name, mode, mtime, node });
-    }
-    let rest = files.next().is_some() || dirs.next().is_some() || targets.next().is_some();
-    if rest || id_bytes != file_count * 32 {
-        return Err(short());
     }
     check_order(cid, entries.iter().map(|entry| &entry.name))?;
     Ok(entries)

@@ -40,7 +40,16 @@ pub fn module(number: u8) -> (ModuleName, ModuleId) {
 /// A head of fixture module `number`.
 pub fn head(number: u8, epoch: u64, seq: u64, previous: Option<Hash32>) -> Head {
     let (_, module) = module(number);
-    Head { module, epoch, seq, previous, root: root(seq), entries: seq, bytes: 10 * seq, created: 1_000_000 }
+    Head {
+        module,
+        epoch,
+        seq,
+        previous,
+        root: root(seq),
+        entries: seq,
+        bytes: seq.saturating_mul(10),
+        created: 1_000_000,
+    }
 }
 
 /// The bundle of generation `seq` of fixture module `number`, chained from the first.

@@ -14,6 +14,8 @@ pub mod id;
 pub mod key;
 pub mod nomination;
 pub mod roster;
+#[cfg(test)]
+mod tests;
 
 pub use bundle::CheckedBundle;
 pub use charter::{Accepted, Charter};

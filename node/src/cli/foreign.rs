@@ -1,0 +1,198 @@
+//! rsync's other flags: known to everybody's fingers, and never ignored in silence where they would change something.
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches};
+
+use crate::error::{Exit, Failure};
+
+/// What becomes of a flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It tunes rsync's own wire, or says what is so anyway.
+    NoOp,
+    /// Exit 4: to come, or not carried by the manifest.
+    Unbuilt,
+    /// Exit 1, and why.
+    Nonsense(&'static str),
+}
+
+use Fate::{NoOp, Nonsense, Unbuilt};
+
+const WIRE: Fate = Nonsense("there is no remote shell and no remote rsync here");
+const IN_PLACE: Fate = Nonsense("files are replaced whole, so that no reader ever sees half of one");
+const PULL: Fate = Nonsense("nothing is ever changed at the other side");
+const BATCH: Fate = Nonsense("there is no batch: any mirror's disk is one");
+const NAMES: Fate = Nonsense("names are bytes, and stay what they are");
+const SEED: Fate = Nonsense("contents are known by their BLAKE3 hash");
+
+/// Long name (of one letter: none), letter, whether a value follows, fate.
+type Flag = (&'static str, Option<char>, bool, Fate);
+
+const FLAGS: &[Flag] = &[
+    ("compress", Some('z'), false, NoOp),
+    ("whole-file", Some('W'), false, NoOp),
+    ("no-whole-file", None, false, NoOp),
+    ("no-W", None, false, NoOp),
+    ("block-size", Some('B'), true, NoOp),
+    ("inc-recursive", None, false, NoOp),
+    ("i-r", None, false, NoOp),
+    ("no-inc-recursive", None, false, NoOp),
+    ("no-i-r", None, false, NoOp),
+    ("checksum-choice", None, true, NoOp),
+    ("cc", None, true, NoOp),
+    ("compress-choice", None, true, NoOp),
+    ("zc", None, true, NoOp),
+    ("compress-level", None, true, NoOp),
+    ("zl", None, true, NoOp),
+    ("skip-compress", None, true, NoOp),
+    ("blocking-io", None, false, NoOp),
+    ("outbuf", None, true, NoOp),
+    ("old-args", None, false, NoOp),
+    ("secluded-args", Some('s'), false, NoOp),
+    ("trust-sender", None, false, NoOp),
+    ("sockopts", None, true, NoOp),
+    ("protocol", None, true, NoOp),
+    ("delay-updates", None, false, NoOp),
+    ("numeric-ids", None, false, NoOp),
+    ("no-owner", None, false, NoOp),
+    ("no-o", None, false, NoOp),
+    ("no-group", None, false, NoOp),
+    ("no-g", None, false, NoOp),
+    ("no-devices", None, false, NoOp),
+    ("no-specials", None, false, NoOp),
+    ("no-D", None, false, NoOp),
+    ("no-motd", None, false, NoOp),
+    ("fsync", None, false, NoOp),
+    ("owner", Some('o'), false, Unbuilt),
+    ("group", Some('g'), false, Unbuilt),
+    ("D", Some('D'), false, Unbuilt),
+    ("devices", None, false, Unbuilt),
+    ("specials", None, false, Unbuilt),
+    ("acls", Some('A'), false, Unbuilt),
+    ("xattrs", Some('X'), false, Unbuilt),
+    ("atimes", Some('U'), false, Unbuilt),
+    ("crtimes", Some('N'), false, Unbuilt),
+    ("fake-super", None, false, Unbuilt),
+    ("sparse", Some('S'), false, Unbuilt),
+    ("checksum", Some('c'), false, Unbuilt),
+    ("update", Some('u'), false, Unbuilt),
+    ("cvs-exclude", Some('C'), false, Unbuilt),
+    ("relative", Some('R'), false, Unbuilt),
+    ("from0", Some('0'), false, Unbuilt),
+    ("ipv4", Some('4'), false, Unbuilt),
+    ("ipv6", Some('6'), false, Unbuilt),
+    ("one-file-system", Some('x'), false, Unbuilt),
+    ("omit-dir-times", Some('O'), false, Unbuilt),
+    ("omit-link-times", Some('J'), false, Unbuilt),
+    ("ignore-times", Some('I'), false, Unbuilt),
+    ("fuzzy", Some('y'), false, Unbuilt),
+    ("copy-links", Some('L'), false, Unbuilt),
+    ("copy-dirlinks", Some('k'), false, Unbuilt),
+    ("dirs", Some('d'), false, Unbuilt),
+    ("executability", Some('E'), false, Unbuilt),
+    ("backup", Some('b'), false, Unbuilt),
+    ("backup-dir", None, true, Unbuilt),
+    ("suffix", None, true, Unbuilt),
+    ("delete-excluded", None, false, Unbuilt),
+    ("ignore-errors", None, false, Unbuilt),
+    ("partial-dir", None, true, Unbuilt),
+    ("temp-dir", Some('T'), true, Unbuilt),
+    ("include-from", None, true, Unbuilt),
+    ("exclude-from", None, true, Unbuilt),
+    ("filter", Some('f'), true, Unbuilt),
+    ("F", Some('F'), false, Unbuilt),
+    ("files-from", None, true, Unbuilt),
+    ("existing", None, false, Unbuilt),
+    ("ignore-existing", None, false, Unbuilt),
+    ("size-only", None, false, Unbuilt),
+    ("modify-window", None, true, Unbuilt),
+    ("max-size", None, true, Unbuilt),
+    ("min-size", None, true, Unbuilt),
+    ("link-dest", None, true, Unbuilt),
+    ("copy-dest", None, true, Unbuilt),
+    ("compare-dest", None, true, Unbuilt),
+    ("bwlimit", None, true, Unbuilt),
+    ("timeout", None, true, Unbuilt),
+    ("contimeout", None, true, Unbuilt),
+    ("stop-after", None, true, Unbuilt),
+    ("stop-at", None, true, Unbuilt),
+    ("chmod", None, true, Unbuilt),
+    ("info", None, true, Unbuilt),
+    ("out-format", None, true, Unbuilt),
+    ("log-file", None, true, Unbuilt),
+    ("log-file-format", None, true, Unbuilt),
+    ("port", None, true, Unbuilt),
+    ("address", None, true, Unbuilt),
+    ("password-file", None, true, Unbuilt),
+    ("origin", None, true, Unbuilt),
+    ("web-seed", None, true, Unbuilt),
+    ("classic-only", None, false, Unbuilt),
+    ("no-classic", None, false, Unbuilt),
+    ("no-delta", None, false, Unbuilt),
+    ("regex", None, true, Unbuilt),
+    ("rsh", Some('e'), true, WIRE),
+    ("rsync-path", None, true, WIRE),
+    ("remote-option", Some('M'), true, WIRE),
+    ("remove-source-files", None, false, PULL),
+    ("inplace", None, false, IN_PLACE),
+    ("append", None, false, IN_PLACE),
+    ("append-verify", None, false, IN_PLACE),
+    ("write-batch", None, true, BATCH),
+    ("only-write-batch", None, true, BATCH),
+    ("read-batch", None, true, BATCH),
+    ("iconv", None, true, NAMES),
+    ("checksum-seed", None, true, SEED),
+];
+
+/// The flags of the table that were given, in its order.
+#[derive(Debug, Clone, Default)]
+pub struct Foreign {
+    given: Vec<&'static Flag>,
+}
+
+impl Foreign {
+    /// Refuses what cannot be done: 1 for nonsense, 4 for what is not built yet.
+    pub fn check(&self) -> Result<(), Failure> {
+        let refusals = self.given.iter().filter_map(|flag| match flag.3 {
+            NoOp => None,
+            Unbuilt => Some(Failure::new(Exit::Unsupported, format_args!("{} is not built yet", shown(flag)))),
+            Nonsense(why) => Some(Failure::usage(format_args!("{} makes no sense here: {why}", shown(flag)))),
+        });
+        refusals.min_by_key(|failure| failure.code.code()).map_or(Ok(()), Err)
+    }
+}
+
+fn shown((long, letter, ..): &Flag) -> String {
+    match letter {
+        Some(letter) if long.len() == 1 => format!("-{letter}"),
+        Some(letter) => format!("-{letter} (--{long})"),
+        None => format!("--{long}"),
+    }
+}
+
+impl Args for Foreign {
+    fn augment_args(command: Command) -> Command {
+        command.args(FLAGS.iter().map(|flag| {
+            let (long, letter, value, _) = *flag;
+            let arg = Arg::new(long).hide(true).short(letter).value_name("VALUE");
+            let arg = if long.len() == 1 { arg } else { arg.long(long) };
+            arg.action(if value { ArgAction::Append } else { ArgAction::SetTrue }).allow_hyphen_values(value)
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Foreign {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let is_given = |flag: &&Flag| matches.value_source(flag.0) == Some(ValueSource::CommandLine);
+        Ok(Self { given: FLAGS.iter().filter(is_given).collect() })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
