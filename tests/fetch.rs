@@ -130,8 +130,17 @@ fn a_dash_is_stdout() {
     let scene = Scene::new(|tree| tree.sampler());
     let run = scene.client.ok(&[&"fetch", &scene.below("bin/tool"), &"-"]);
     assert_eq!(run.stdout, noise(1, 300_000));
-    let cat = scene.client.ok(&[&"cat", &scene.below("two%0Alines")]);
-    assert_eq!(cat.text(), "newline");
+    let cat = scene.client.ok(&[&"cat", &scene.below("sp%20ace@%25%3F%26%3D")]);
+    assert_eq!(cat.text(), "signs");
+}
+
+#[test]
+fn names_with_control_characters_refuse_the_tree_in_one_escaped_line() {
+    let scene = Scene::new(|tree| tree.file("fine", "x").odd(b"two\nlines", "y"));
+    let dest = scene.lab.path("copy");
+    let run = scene.client.run(&[&"fetch", &scene.below(""), &dest]).expect(12);
+    assert!(run.stderr.contains("two\\#012lines"), "{}", run.stderr);
+    assert!(!dest.exists());
 }
 
 #[test]

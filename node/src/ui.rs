@@ -8,8 +8,6 @@ use serde_json::json;
 
 use crate::error::{Exit, Failure};
 
-pub mod rsync;
-
 /// How a bar looks.
 const BAR: &str = "{bytes:>12} {percent:>3}% {binary_bytes_per_sec:>12} {eta_precise:>9}";
 

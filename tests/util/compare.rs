@@ -24,13 +24,20 @@ pub struct Fact {
 /// Every path below `root` but the program's own directory there.
 pub fn facts(root: &Path) -> BTreeMap<Vec<u8>, Fact> {
     let mut facts = BTreeMap::new();
-    let mut leaders = BTreeMap::new();
+    let mut leaders: BTreeMap<(u64, u64), Vec<Vec<u8>>> = BTreeMap::new();
     collect(root, root, &mut facts);
-    for (path, fact) in &mut facts {
+    let inode = |path: &Vec<u8>| {
         let meta = fs::symlink_metadata(root.join(std::ffi::OsStr::from_bytes(path))).expect("stat");
-        if fact.kind == '-' && meta.nlink() > 1 {
-            fact.twin = Some(leaders.entry((meta.dev(), meta.ino())).or_insert_with(|| path.clone()).clone());
-        }
+        (meta.dev(), meta.ino())
+    };
+    for (path, fact) in facts.iter().filter(|(_, fact)| fact.kind == '-') {
+        let names: &mut Vec<Vec<u8>> = leaders.entry(inode(path)).or_default();
+        debug_assert_eq!(fact.twin, None);
+        names.push(path.clone());
+    }
+    // Names outside of what is compared are no twins.
+    for (path, fact) in facts.iter_mut().filter(|(_, fact)| fact.kind == '-') {
+        fact.twin = leaders.get(&inode(path)).filter(|names| names.len() > 1).map(|names| names[0].clone());
     }
     facts
 }

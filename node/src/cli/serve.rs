@@ -7,10 +7,11 @@ use std::sync::Arc;
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use super::run::attended;
 use crate::config::{Config, addresses};
-use crate::control;
+use crate::control::{self, Handler, Reply};
 use crate::error::{Exit, Failure};
 use crate::service::Service;
 use crate::ui::Ui;
@@ -118,6 +119,29 @@ impl Running {
         self.tasks.shutdown().await;
         self.service.stop().await;
         Ok(())
+    }
+}
+
+impl Handler for Service {
+    async fn handle(&self, verb: Verb, replies: mpsc::Sender<Reply>) {
+        let (out, mut events) = Output::new();
+        let work = async {
+            let result = perform(self, verb, &out).await;
+            drop(out);
+            result
+        };
+        let pass_on = async {
+            while let Some(event) = events.recv().await {
+                // An asker that went away ends this future as a whole.
+                let _ = replies.send(Reply::Event(event)).await;
+            }
+        };
+        let (result, ()) = tokio::join!(work, pass_on);
+        let last = match result {
+            Ok(value) => Reply::Done(value),
+            Err(failure) => Reply::Failed(failure),
+        };
+        let _ = replies.send(last).await;
     }
 }
 

@@ -103,8 +103,23 @@ pub struct Report {
 /// # Errors
 /// Every way a pass can end early; nothing visible has changed then, unless the disk failed while placing.
 pub async fn run(node: &Arc<Node>, request: &Request, progress: &Arc<Progress>) -> Result<Report, SyncError> {
-    let start = Instant::now();
     let target = Destination::open(node, request)?;
+    let is_new = target.is_new;
+    let result = into(target, node, request, progress).await;
+    if is_new && result.is_err() {
+        // What was made for nothing goes again; with anything in it, it stays.
+        let _ = std::fs::remove_dir(&request.dest);
+    }
+    result
+}
+
+async fn into(
+    target: Destination,
+    node: &Arc<Node>,
+    request: &Request,
+    progress: &Arc<Progress>,
+) -> Result<Report, SyncError> {
+    let start = Instant::now();
     let mut finder = Finder::start(Arc::clone(node), request.module.clone(), request.hints.clone());
     let resolved = resolve(node, &request.module, request.wanted, &mut finder).await?;
     let Resolved { bundle, mut sources, newest } = resolved;
@@ -124,15 +139,14 @@ pub async fn run(node: &Arc<Node>, request: &Request, progress: &Arc<Progress>) 
         seconds: 0.0,
     };
     check_guards(request, &mut report)?;
-    if !request.dry_run {
-        let stage = blocking({
-            let own = target.own_dir()?;
-            move || Ok(Arc::new(Stage::open(&own)?))
-        })
-        .await?;
+    let pass = Arc::new((target, tree, found));
+    if !request.dry_run && !report.plan.steps.is_empty() {
+        let own = pass.0.own_dir()?;
+        let stage = blocking(move || Ok(Arc::new(Stage::open(&own)?))).await?;
         report.sources = download(node, request, &report, &stage, sources, &mut finder, progress).await?;
-        let pass = Arc::new((target, tree, found));
         report = place(request, report, stage, &pass).await?;
+    }
+    if !request.dry_run {
         remember(node, request, &report, &pass).await?;
     }
     report.seconds = start.elapsed().as_secs_f64();
@@ -321,6 +335,7 @@ async fn remember(node: &Arc<Node>, request: &Request, report: &Report, pass: &P
     let complete = report.placed.problems.is_empty() && report.skipped_deletions == 0;
     let (node, pass, request) = (Arc::clone(node), Arc::clone(pass), request.clone());
     let bundle = report.bundle.clone();
+    let root = report.plan.dirs.get(&TreePath::root()).copied();
     blocking(move || {
         let (target, tree, found) = &*pass;
         let placed = if complete {
@@ -335,6 +350,10 @@ async fn remember(node: &Arc<Node>, request: &Request, report: &Report, pass: &P
         }
         if request.kind == Kind::Fetch {
             target.clean_up();
+            // That changed the directory once more.
+            if let Some((_, mtime)) = root.filter(|_| request.rules.times) {
+                target.root.set_own_mtime(mtime)?;
+            }
         }
         Ok(())
     })

@@ -197,9 +197,10 @@ impl Plan {
         self.steps.iter().filter(|step| step.change == Change::Delete).count() as u64
     }
 
-    /// Regular files that the plan creates or replaces.
+    /// Regular files whose content comes from others.
     pub fn transfers(&self) -> u64 {
-        self.steps.iter().filter(|step| matches!(step.change, Change::File { .. })).count() as u64
+        let fetched = |step: &&Step| matches!(step.change, Change::File { origin: Origin::Fetch, .. });
+        self.steps.iter().filter(fetched).count() as u64
     }
 
     /// True if the plan deletes or replaces so much that the user should say so first.

@@ -12,8 +12,8 @@ use super::{ModuleRef, Node, SyncError};
 
 /// How long a run looks for anybody at all.
 const CONTACT: Duration = Duration::from_secs(30);
-/// How long a run that can begin waits for a newer head or more holders.
-const SETTLE: Duration = Duration::from_millis(300);
+/// How long a run that can begin waits for those that the user named and that have not answered yet.
+const SETTLE: Duration = Duration::from_secs(2);
 /// How long a run waits for a holder of the newest generation before it takes an older one.
 const NEWEST_PATIENCE: Duration = Duration::from_secs(5);
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tracker_less::record::CheckedBundle;
 
 use super::pass::{reference, selector};
-use super::{Event, Output};
+use super::{Event, Output, format};
 use crate::error::{Exit, Failure};
 use crate::manifest::entry::{Entry, Node as Kind};
 use crate::manifest::path::{TreePath, escape};
@@ -24,7 +24,6 @@ use crate::sync::resolve::{Resolved, resolve as find_head};
 use crate::sync::shelf::Arriving;
 use crate::sync::source::{Finder, Source};
 use crate::sync::{SyncError, pages, unix_now};
-use crate::ui::rsync;
 
 /// Bytes of a file said at once.
 const CHUNK: usize = 256 << 10;
@@ -124,13 +123,13 @@ fn list_line(path: &TreePath, entry: &Entry) -> String {
         _ => None,
     };
     let (kind, size, mode) = match &entry.node {
-        Kind::File { size, .. } => (rsync::Kind::File, *size, entry.mode),
+        Kind::File { size, .. } => (format::Kind::File, *size, entry.mode),
         // What file systems commonly say of a directory.
-        Kind::Dir(_) => (rsync::Kind::Dir, 4096, entry.mode),
-        Kind::Symlink { target } => (rsync::Kind::Symlink, target.len() as u64, 0o777),
+        Kind::Dir(_) => (format::Kind::Dir, 4096, entry.mode),
+        Kind::Symlink { target } => (format::Kind::Symlink, target.len() as u64, 0o777),
     };
     let (path, mtime) = (path.to_string(), entry.mtime);
-    let listed = rsync::Listed { kind, mode, size, mtime, path: &path, target: target.as_deref() };
+    let listed = format::Listed { kind, mode, size, mtime, path: &path, target: target.as_deref() };
     listed.line(&jiff::tz::TimeZone::system())
 }
 

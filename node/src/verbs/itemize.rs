@@ -1,8 +1,8 @@
 //! The itemized line of a plan's step, for contents compared as `rsync -c` does.
 
+use super::format::{Changes, Kind, Update, deleting, item};
 use crate::manifest::path::escape;
 use crate::sync::plan::{Change, Local, LocalKind, Rules, Step};
-use crate::ui::rsync::{Changes, Kind, Update, deleting, item};
 
 /// The line of one step, without its newline.
 pub fn itemize(step: &Step, rules: Rules) -> String {

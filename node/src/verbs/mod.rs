@@ -1,6 +1,7 @@
 //! What the verbs do on a node, whether it runs in this process or answers on the control socket. The requests are plain
 //! values, so that they can cross the socket.
 
+mod format;
 pub mod inspect;
 mod itemize;
 pub mod pass;
@@ -12,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::control::{Handler, Reply};
 use crate::error::Failure;
 use crate::service::Service;
 
@@ -94,29 +94,6 @@ impl Output {
     /// A line on stderr.
     pub async fn note(&self, line: impl Into<String>) {
         self.say(Event::Note(line.into())).await;
-    }
-}
-
-impl Handler for Service {
-    async fn handle(&self, verb: Verb, replies: mpsc::Sender<Reply>) {
-        let (out, mut events) = Output::new();
-        let work = async {
-            let result = perform(self, verb, &out).await;
-            drop(out);
-            result
-        };
-        let pass_on = async {
-            while let Some(event) = events.recv().await {
-                // An asker that went away ends this future as a whole.
-                let _ = replies.send(Reply::Event(event)).await;
-            }
-        };
-        let (result, ()) = tokio::join!(work, pass_on);
-        let last = match result {
-            Ok(value) => Reply::Done(value),
-            Err(failure) => Reply::Failed(failure),
-        };
-        let _ = replies.send(last).await;
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracker_less::record::CheckedBundle;
 
+use super::format::{Summary, commas, human};
 use super::itemize::itemize;
 use super::{Event, Output, inspect};
 use crate::error::{Exit, Failure};
@@ -20,7 +21,6 @@ use crate::sync::fetch::Progress;
 use crate::sync::pass::{self, Kind, Report, Request};
 use crate::sync::plan::{Change, Plan, Rules};
 use crate::sync::{SourceRow, unix_now};
-use crate::ui::rsync::{Summary, commas, human};
 
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(200);
