@@ -14,6 +14,8 @@ use super::{ModuleRef, Node, SyncError};
 const CONTACT: Duration = Duration::from_secs(30);
 /// How long a run that can begin waits for those that the user named and that have not answered yet.
 const SETTLE: Duration = Duration::from_secs(2);
+/// How long a run that can begin waits for others that are being asked, to start with several.
+const MORE_HOLDERS: Duration = Duration::from_millis(200);
 /// How long a run waits for a holder of the newest generation before it takes an older one.
 const NEWEST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -69,10 +71,11 @@ pub async fn resolve(
         let newest = newest(node, module).await?;
         if let Some(choice) = choose(&sources, wanted) {
             let is_newest = newest.is_none_or(|newest| newest <= choice.generation());
-            let wait = match (is_newest || wanted != Wanted::Newest, finder.awaits_hints()) {
-                (true, false) => Duration::ZERO,
-                (true, true) => SETTLE,
-                (false, _) => NEWEST_PATIENCE,
+            let wait = match (is_newest || wanted != Wanted::Newest, finder.awaits_hints(), finder.is_asking()) {
+                (false, ..) => NEWEST_PATIENCE,
+                (true, true, _) => SETTLE,
+                (true, false, true) => MORE_HOLDERS,
+                (true, false, false) => Duration::ZERO,
             };
             until = until.min(Instant::now() + wait);
         }

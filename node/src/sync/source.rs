@@ -130,6 +130,11 @@ impl Finder {
         shared.first_round && !shared.peers.values().any(|standing| *standing == Standing::Asked)
     }
 
+    /// True while some node has been asked and has not answered.
+    pub fn is_asking(&self) -> bool {
+        lock(&self.shared).peers.values().any(|standing| *standing == Standing::Asked)
+    }
+
     /// True while an address that the user gave has not answered or failed yet.
     pub fn awaits_hints(&self) -> bool {
         lock(&self.shared).hints > 0

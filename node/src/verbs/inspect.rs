@@ -258,13 +258,15 @@ pub async fn mirrors(service: &Service, wish: &Target, out: &Output) -> Result<V
     let nominations = node.swarm.mirrors(reference.module.id).await;
     newest = newest.max(nominations.iter().map(|mirror| mirror.nomination().seq).max().unwrap_or(0));
     let now = unix_now();
+    let trackers = found.as_ref().map_or_else(|_| Vec::new(), |found| found.bundle.charter().trackers.clone());
     for mirror in &nominations {
         let said = mirror.nomination();
         let (peer, part) = (mirror.peer(), f64::from(said.coverage.ten_thousandths()) / 10_000.0);
         let age = now.saturating_sub(said.issued);
+        let role = if trackers.contains(&peer) { "publisher" } else { "mirror" };
         out.line(format!("{peer}  @{}  {:.0} %  {age} s ago  (self-report)", said.seq, part * 100.0)).await;
         out.say(Event::Row(json!({
-            "peer_id": peer.to_string(), "role": "mirror", "seq": said.seq, "lag": newest - said.seq,
+            "peer_id": peer.to_string(), "role": role, "seq": said.seq, "lag": newest - said.seq,
             "lag_s": Value::Null, "coverage": part, "last_seen": said.issued, "rate": Value::Null, "by": "self",
         })))
         .await;
