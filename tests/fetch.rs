@@ -130,8 +130,8 @@ fn a_dash_is_stdout() {
     let scene = Scene::new(|tree| tree.sampler());
     let run = scene.client.ok(&[&"fetch", &scene.below("bin/tool"), &"-"]);
     assert_eq!(run.stdout, noise(1, 300_000));
-    let cat = scene.client.ok(&[&"cat", &scene.below("two%0Alines")]);
-    assert_eq!(cat.text(), "newline");
+    let cat = scene.client.ok(&[&"cat", &scene.below("caf%E9")]);
+    assert_eq!(cat.text(), "latin");
 }
 
 #[test]
@@ -141,8 +141,7 @@ fn the_trailing_slash_decides_as_in_rsync() {
     scene.client.ok(&[&"fetch", &scene.below("deep/"), &with]);
     assert_eq!(names(&with), ["er", "er/est", "er/est/file", "twin"]);
     scene.client.ok(&[&"fetch", &scene.below("deep"), &without]);
-    assert_eq!(names(&without)[0], "deep");
-    assert_same(&scene.tree.path("deep"), &without.join("deep"));
+    assert_eq!(names(&without), ["deep", "deep/er", "deep/er/est", "deep/er/est/file", "deep/twin"]);
     fs::create_dir(&file).unwrap();
     scene.client.ok(&[&"fetch", &scene.below("bin/tool"), &file]);
     assert_eq!(names(&file), ["tool"]);
