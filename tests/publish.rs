@@ -35,7 +35,7 @@ fn json_counts_every_name_of_a_file_and_links_the_running_node() {
     let files: Vec<_> = crate::util::facts(tree.root()).into_values().filter(|fact| fact.kind == '-').collect();
     assert_eq!(published.seq, 1);
     assert_eq!(published.files, files.len() as u64, "hard links are counted each");
-    assert_eq!(published.bytes, 2 * 300_000 + 6 + 4 + 5 + 7 + 5);
+    assert_eq!(published.bytes, 2 * 300_000 + 6 + 4 + 5 + 5);
     assert!(published.root.starts_with('b'), "base32: {}", published.root);
     assert_eq!(published.link, node.link(&published.reference));
 }
@@ -85,6 +85,19 @@ fn everything_that_a_tree_can_hold_arrives() {
     let dest = lab.path("copy");
     other.ok(&[&"fetch", &published.link, &dest]);
     assert_same(tree.root(), &dest);
+}
+
+#[test]
+fn names_with_control_characters_are_refused_and_shown_escaped() {
+    let lab = Lab::new();
+    let (origin, other, tree) = (lab.machine("o"), lab.machine("c"), Tree::new(lab.path("t")));
+    tree.file("a", "a").odd(b"two\nlines", "newline");
+    let _node = origin.serve(&[]);
+    let published = origin.publish(tree.root());
+    let dest = lab.path("copy");
+    let run = other.run(&[&"fetch", &published.link, &dest]).expect(12);
+    assert!(run.stderr.contains("two\\#012lines"), "{}", run.stderr);
+    assert!(!dest.join("a").exists(), "the whole tree is refused");
 }
 
 #[test]
