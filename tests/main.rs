@@ -1,6 +1,11 @@
 //! The promises of the command line, kept from outside: the built binary, real directories, real sockets on loopback.
 //! One file per theme; `util` is the lab.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    reason = "tests on 64-bit Linux that tell why they failed"
+)]
 
 mod crash;
 mod damage;

@@ -234,7 +234,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.toml");
         std::fs::write(&path, "state-dir = \"/from/file\"\nlisten = [\"/ip4/127.0.0.1/tcp/1\"]\n").unwrap();
-        let flags = Flags { config: Some(path.clone()), ..Flags::default() };
+        let flags = Flags { config: Some(path), ..Flags::default() };
         assert_eq!(load(flags.clone()).unwrap().state_dir, Path::new("/from/file"));
         let flags = Flags { state_dir: Some("/from/flag".into()), ..flags };
         let config = load(flags).unwrap();

@@ -31,6 +31,7 @@ impl Default for Limits {
 
 /// What happened.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and most carry a bundle")]
 pub enum Event {
     /// Somebody here wants to hear of a module.
     Watch {

@@ -10,12 +10,12 @@ fn machine(seed: u8) -> Machine {
 
 /// What node `seed` would say of generation 1 of module 1.
 fn said(seed: u8, change: impl Fn(&mut Nomination)) -> Event {
-    let (mut nominator, held) = (SecretKey::from_seed([seed; 32]), bundle(1, 1));
+    let (nominator, held) = (SecretKey::from_seed([seed; 32]), bundle(1, 1));
     let mut held = Held::new(held, Coverage::WHOLE, None);
     let address = format!("/ip4/198.51.{seed}.1/tcp/4741").parse().unwrap();
     let mut nomination = held.nominate(&nominator, &[address], NOW).unwrap().nomination().clone();
     change(&mut nomination);
-    let signed = CheckedNomination::sign(&mut nominator, &nomination).unwrap();
+    let signed = CheckedNomination::sign(&nominator, &nomination).unwrap();
     Event::Nomination { bytes: signed.bytes().to_vec(), from: signed.peer() }
 }
 

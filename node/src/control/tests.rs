@@ -52,7 +52,13 @@ async fn asks_hears_events_and_the_last_word() {
     let mut events = Vec::new();
     let client = connect(state.path()).await.unwrap().unwrap();
     let request = Verb::Mirrors(Target { reference: "murmir://x/y".into() });
-    let answer = client.ask(&request, |event| Ok(events.push(event))).await.unwrap();
+    let answer = client
+        .ask(&request, |event| {
+            events.push(event);
+            Ok(())
+        })
+        .await
+        .unwrap();
     assert_eq!(answer, json!({"heard": {"Mirrors": {"reference": "murmir://x/y"}}}));
     assert_eq!(events, [Event::Line("working".into())]);
 

@@ -1,4 +1,5 @@
 //! The tree: golden vectors, canonical form, refusals, and the same root whatever the history.
+#![allow(clippy::cast_possible_truncation, reason = "small numbers of the tests' own")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;

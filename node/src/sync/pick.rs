@@ -60,6 +60,7 @@ struct SourceState {
 }
 
 impl SourceState {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range just before")]
     fn window(&self) -> u64 {
         let Some(rate) = self.rate else { return WINDOW_START };
         let wanted = rate * WINDOW_SPAN.as_secs_f64();
@@ -74,6 +75,8 @@ pub struct Picker {
     states: Vec<PieceState>,
     sources: Vec<SourceState>,
     left: usize,
+    /// Bytes of the pieces that are not done.
+    open_bytes: u64,
     /// Every piece below this one is done or under way: where a search for fresh ones may begin.
     untouched: usize,
     /// Pieces with at least one flight.
@@ -93,11 +96,21 @@ impl Picker {
     /// A picker over `pieces`, in the order of the tree.
     pub fn new(pieces: Vec<Piece>) -> Self {
         let states = pieces.iter().map(|_| PieceState::default()).collect();
-        Self { left: pieces.len(), pieces, states, sources: Vec::new(), untouched: 0, under_way: BTreeSet::new() }
+        let open_bytes = pieces.iter().map(|piece| piece.bytes).sum();
+        Self {
+            left: pieces.len(),
+            open_bytes,
+            pieces,
+            states,
+            sources: Vec::new(),
+            untouched: 0,
+            under_way: BTreeSet::new(),
+        }
     }
 
     /// A source joins; its slice begins at a point spread evenly by the golden ratio, so that late joiners land in the middle
     /// of the largest gap.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a length")]
     pub fn join(&mut self, have: Have) -> SourceId {
         let id = self.sources.len();
         let share = (id as f64 * 0.618_033_988_749_895).fract();
@@ -130,7 +143,7 @@ impl Picker {
     /// The next piece for a source, marked as under way; none if its window is full or it can do nothing useful.
     pub fn next(&mut self, source: SourceId, now: Instant) -> Option<PieceId> {
         let state = self.sources.get(source)?;
-        if state.gone || (state.in_flight > 0 && state.in_flight >= state.window()) {
+        if state.gone || (state.in_flight > 0 && state.in_flight >= state.window().min(self.fair_share())) {
             return None;
         }
         let piece = self.fresh(source).or_else(|| self.hedge(source, now))?;
@@ -140,6 +153,12 @@ impl Picker {
         let state = self.sources.get_mut(source)?;
         state.in_flight += bytes;
         Some(piece)
+    }
+
+    /// Towards the end no source takes more than its part of what is left, so that none finishes alone.
+    fn fair_share(&self) -> u64 {
+        let present = self.sources.iter().filter(|source| !source.gone).count() as u64;
+        (self.open_bytes / present.max(1)).max(1)
     }
 
     /// The first piece from the source's own cursor on that nobody has touched, going round at the end.
@@ -194,6 +213,7 @@ impl Picker {
             Some(state) if !state.done => {
                 state.done = true;
                 self.left -= 1;
+                self.open_bytes = self.open_bytes.saturating_sub(bytes);
                 true
             }
             _ => false,

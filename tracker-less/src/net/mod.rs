@@ -163,6 +163,7 @@ pub enum OpenError {
 
 /// What the swarm tells without being asked.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "the large one is the common one")]
 pub enum NetEvent {
     /// The newest known bundle of a watched module changed, or became fresher.
     Head {
