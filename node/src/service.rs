@@ -28,8 +28,10 @@ use crate::verbs::pass::selector;
 use crate::verbs::upkeep::rules;
 use crate::wire::{self, Deadlines, Limits};
 
-/// How often Fresh records, the peer cache and superseded files are looked at.
-const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How often the nominations that are passed on are taken from the mirror book.
+const SHARING: Duration = Duration::from_secs(2);
+/// Fresh records and the peer cache are looked at once in so many rounds of that.
+const HOUSEKEEPING: u64 = 30;
 /// How long superseded files are kept for others, seconds.
 const GRACE: u64 = 24 * 3600;
 /// How much of the module's bytes superseded files may take: one part in this many.
@@ -432,17 +434,20 @@ async fn attend(node: Arc<Node>, mut notices: mpsc::Receiver<Notice>) {
 
 /// Renews Fresh records, keeps the peer cache, shares what the mirror book has.
 async fn keep_house(node: Arc<Node>) {
-    let mut tick = tokio::time::interval(HOUSEKEEPING);
-    tick.tick().await;
-    loop {
+    let mut tick = tokio::time::interval(SHARING);
+    for round in 1u64.. {
         tick.tick().await;
-        remember_peers(&node).await;
-        for holding in node.shelf.holdings() {
-            let module = ModuleRef::of(&holding.bundle);
+        let modules: Vec<ModuleRef> = node.shelf.holdings().iter().map(|held| ModuleRef::of(&held.bundle)).collect();
+        for module in &modules {
             let known = node.swarm.mirrors(module.id).await;
             node.shelf.set_nominations(module.id, known.iter().map(|one| one.bytes().to_vec()).collect());
-            if let Err(error) = renew(&node, &module).await {
-                tracing::error!(%module, %error, "the Fresh record could not be renewed");
+        }
+        if round.is_multiple_of(HOUSEKEEPING) {
+            remember_peers(&node).await;
+            for module in &modules {
+                if let Err(error) = renew(&node, module).await {
+                    tracing::error!(%module, %error, "the Fresh record could not be renewed");
+                }
             }
         }
     }

@@ -184,9 +184,11 @@ impl Machine {
         self.modules.get(module).map_or_else(Vec::new, |module| module.heads.candidates().cloned().collect())
     }
 
-    /// Mirrors by their own word, best first.
+    /// Mirrors by their own word, best first; this node's own word last.
     pub fn mirrors(&self, module: &ModuleId, now: u64) -> Vec<CheckedNomination> {
-        self.modules.get(module).map_or_else(Vec::new, |module| module.book.mirrors(now).into_iter().cloned().collect())
+        let Some(module) = self.modules.get(module) else { return Vec::new() };
+        let own = module.held.as_ref().and_then(Held::last);
+        module.book.mirrors(now).into_iter().chain(own).cloned().collect()
     }
 
     /// The proof of a fork in the newest epoch.

@@ -19,13 +19,15 @@ pub struct Held {
     pub coverage: Coverage,
     /// When it was last said, seconds since the epoch; `issued` of the last nomination.
     said: Option<u64>,
+    /// The last nomination, for those who ask.
+    last: Option<CheckedNomination>,
 }
 
 impl Held {
     /// Not said yet.
     pub fn new(bundle: CheckedBundle, coverage: Coverage, before: Option<&Self>) -> Self {
         // `issued` must grow, also where one second brings two changes.
-        Self { bundle, coverage, said: before.and_then(|held| held.said) }
+        Self { bundle, coverage, said: before.and_then(|held| held.said), last: None }
     }
 
     /// True if the last word is half over, or none was given.
@@ -61,7 +63,13 @@ impl Held {
         };
         let checked = CheckedNomination::sign(key, &nomination)?;
         self.said = Some(issued);
+        self.last = Some(checked.clone());
         Ok(checked)
+    }
+
+    /// The word that counts now.
+    pub fn last(&self) -> Option<&CheckedNomination> {
+        self.last.as_ref()
     }
 
     fn lifetime(&self) -> u64 {
