@@ -1,4 +1,4 @@
-//! The libp2p swarm behind a handle: one task owns it together with the pure [`machine`](crate::machine), every call is a
+//! The libp2p swarm behind a handle: one task owns it together with the pure [`machine`], every call is a
 //! command to that task, and bulk bytes travel on streams that never pass through it.
 
 mod address;
