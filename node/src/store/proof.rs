@@ -6,14 +6,12 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use bao_tree::io::BaoContentItem;
-use bao_tree::io::sync::DecodeResponseIter;
-use bao_tree::{BaoTree, BlockSize, ChunkNum, ChunkRanges};
+use bao_tree::{BlockSize, ChunkNum, ChunkRanges};
 use blake3::Hasher;
 use blake3::hazmat::{ChainingValue, HasherExt, left_subtree_len};
 use rayon::prelude::*;
 
-use super::outboard::{GROUP, Outboard, Pair, WIDE_GROUP, fold};
+use super::outboard::{GROUP, Outboard, PAIR, Pair, WIDE_GROUP, fold, merge, pair};
 use crate::manifest::ContentId;
 
 /// Most bytes of a file in one proof.
@@ -21,7 +19,7 @@ pub const MAX_RANGE: u64 = 1024 * 1024;
 /// Most bytes of a file: the largest offset a file system takes. Shapes of larger trees would overflow.
 const MAX_SIZE: u64 = i64::MAX.unsigned_abs();
 /// Most bytes of one encoded range: its data, the pairs inside it and two paths from the root of the largest tree.
-pub const MAX_ENCODED: u64 = MAX_RANGE + (MAX_RANGE / GROUP + 2 * 64) * super::outboard::PAIR as u64;
+pub const MAX_ENCODED: u64 = MAX_RANGE + (MAX_RANGE / GROUP + 2 * 64) * PAIR as u64;
 /// [`GROUP`] as bao-tree counts it: 2^4 chunks of 1 KiB.
 pub(super) const BLOCK: BlockSize = BlockSize::from_chunk_log(4);
 
@@ -117,7 +115,8 @@ pub fn encode_range(
         return Err(ProofError::Damaged { offset: 0 });
     }
     let outboard = outboard.filter(|o| o.size() == size);
-    let mut encoder = Encoder { file, size, outboard, range, out: Vec::new() };
+    let out = Vec::with_capacity(index(range.end - range.start + MAX_ENCODED - MAX_RANGE));
+    let mut encoder = Encoder { file, size, outboard, range, data: Vec::new(), out };
     encoder.above(Span { start: 0, len: size }, 0, id.0)?;
     Ok(encoder.out)
 }
@@ -130,6 +129,11 @@ struct Span {
 }
 
 impl Span {
+    /// Whether any of its bytes are in `range`; the one leaf of an empty file is in every range.
+    fn meets(self, range: &Range<u64>) -> bool {
+        self.len == 0 || (self.start < range.end && self.start + self.len > range.start)
+    }
+
     /// What the node's two children cover.
     fn split(self) -> (Self, Self) {
         let left = left_subtree_len(self.len);
@@ -142,6 +146,8 @@ struct Encoder<'a> {
     size: u64,
     outboard: Option<&'a Outboard>,
     range: Range<u64>,
+    /// The group being read.
+    data: Vec<u8>,
     out: Vec<u8>,
 }
 
@@ -164,7 +170,9 @@ impl Encoder<'_> {
     /// The 256 KiB group (or less, at the end) over `span`, its inner pairs computed from its bytes.
     fn group(&mut self, span: Span, is_root: bool, expected: ChainingValue) -> Result<(), ProofError> {
         let damaged = || ProofError::Damaged { offset: span.start };
-        let data = read(self.file, span.start, span.len).map_err(|error| match error.kind() {
+        let mut data = std::mem::take(&mut self.data);
+        data.resize(index(span.len), 0);
+        self.file.read_exact_at(&mut data, span.start).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => damaged(),
             _ => error.into(),
         })?;
@@ -180,6 +188,7 @@ impl Encoder<'_> {
             return Err(damaged());
         }
         self.inside(span, &data, &pairs);
+        self.data = data;
         Ok(())
     }
 
@@ -201,7 +210,7 @@ impl Encoder<'_> {
     }
 
     fn wants(&self, span: Span) -> bool {
-        span.len == 0 || (span.start < self.range.end && span.start + span.len > self.range.start)
+        span.meets(&self.range)
     }
 }
 
@@ -234,28 +243,54 @@ impl Verified {
 /// the last among them, were proven under the same size.
 pub fn decode_range(id: &ContentId, size: u64, range: Range<u64>, bytes: &[u8]) -> Result<Verified, ProofError> {
     check_range(size, &range)?;
-    let tree = BaoTree::new(size, BLOCK);
-    let ranges = chunks(size, &range);
-    let mut rest = bytes;
-    let mut data = Vec::with_capacity(index(range.end - range.start));
-    let mut parents = Vec::new();
-    for item in DecodeResponseIter::new(id.0.into(), tree, &mut rest, &ranges) {
-        match item.map_err(|error| ProofError::False { what: error.to_string() })? {
-            BaoContentItem::Parent(parent) => {
-                if let Some(number) = tree.pre_order_offset(parent.node) {
-                    parents.push((number, [parent.pair.0.into(), parent.pair.1.into()]));
-                }
-            }
-            BaoContentItem::Leaf(leaf) => data.extend_from_slice(&leaf.data),
-        }
-    }
+    let data = Vec::with_capacity(index(range.end - range.start));
+    let mut decoder = Decoder { range: range.clone(), rest: bytes, data, parents: Vec::new() };
+    decoder.node(Span { start: 0, len: size }, 0, id.0, true)?;
+    let Decoder { rest, data, parents, .. } = decoder;
     if !rest.is_empty() {
         return Err(ProofError::False { what: format!("{} bytes too many", rest.len()) });
     }
-    if data.len() as u64 != range.end - range.start {
-        return Err(ProofError::False { what: "another length".into() });
-    }
     Ok(Verified { id: *id, size, offset: range.start, data, parents })
+}
+
+/// Takes an encoding apart in its order; what does not hash to what is expected goes no further.
+struct Decoder<'a> {
+    range: Range<u64>,
+    rest: &'a [u8],
+    data: Vec<u8>,
+    parents: Vec<(u64, Pair)>,
+}
+
+impl Decoder<'_> {
+    /// The node over `span`; `number` is its pre-order number in the tree of 16 KiB groups.
+    fn node(&mut self, span: Span, number: u64, expected: ChainingValue, is_root: bool) -> Result<(), ProofError> {
+        if !span.meets(&self.range) {
+            return Ok(());
+        }
+        let short = || ProofError::False { what: format!("ends within the group at byte {}", span.start) };
+        let wrong =
+            |what: &str| ProofError::False { what: format!("{what} at byte {} is not of this file", span.start) };
+        if span.len <= GROUP {
+            let (leaf, rest) = self.rest.split_at_checked(index(span.len)).ok_or_else(short)?;
+            let hash = if is_root { hash_bytes(leaf).0 } else { chaining_value(span.start, leaf) };
+            if hash != expected {
+                return Err(wrong("the group"));
+            }
+            self.data.extend_from_slice(leaf);
+            self.rest = rest;
+            return Ok(());
+        }
+        let (bytes, rest) = self.rest.split_first_chunk::<PAIR>().ok_or_else(short)?;
+        self.rest = rest;
+        let pair = pair(bytes);
+        if merge(&pair, is_root) != expected {
+            return Err(wrong("a hash above the group"));
+        }
+        self.parents.push((number, pair));
+        let (left, right) = span.split();
+        self.node(left, number + 1, pair[0], false)?;
+        self.node(right, number + left.len / GROUP, pair[1], false)
+    }
 }
 
 /// Whether `range` can be proven at all: see [`encode_range`].

@@ -10,10 +10,10 @@ use libp2p::{
     identity::Keypair,
     kad, mdns, noise, ping,
     swarm::{self, NetworkBehaviour, behaviour::toggle::Toggle},
-    tcp, yamux,
+    tcp,
 };
 
-use super::{DhtMode, address::Gate, gossip, store::Records, streams::Counters};
+use super::{DhtMode, address::Gate, gossip, muxer, store::Records, streams::Counters};
 
 /// Connections in all; a node keeps descriptors for its files beside them.
 const MAX_CONNECTIONS: u32 = 1024;
@@ -23,8 +23,6 @@ const MAX_INBOUND: u32 = 896;
 const MAX_PER_PEER: u32 = 3;
 /// Handshakes at once, each way.
 const MAX_PENDING: u32 = 128;
-/// Streams in one connection.
-const MAX_STREAMS: usize = 64;
 /// A connection that nobody uses is closed after this.
 const IDLE: Duration = Duration::from_secs(60);
 /// A connection is set up within this, or not at all.
@@ -123,12 +121,10 @@ fn transport(key: &Keypair, counters: &Counters, gate: &Gate) -> io::Result<Boxe
             dns::tokio::Transport::custom(tcp(), dns::ResolverConfig::default(), dns::ResolverOpts::default())
         }
     };
-    let mut muxer = yamux::Config::default();
-    muxer.set_max_num_streams(MAX_STREAMS);
     Ok(resolved
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(key).map_err(io::Error::other)?)
-        .multiplex(muxer)
+        .multiplex(muxer::Upgrade)
         .timeout(SETUP)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
         .boxed())

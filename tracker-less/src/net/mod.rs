@@ -7,6 +7,7 @@ mod dial;
 mod events;
 mod gossip;
 mod lookup;
+mod muxer;
 mod peers;
 mod run;
 mod store;

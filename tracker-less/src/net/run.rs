@@ -208,12 +208,14 @@ impl Run {
         self.say_goodbye().await;
     }
 
-    /// Withdraws everything and lets that leave.
+    /// Withdraws everything and lets that leave; who offered nothing has nothing to withdraw.
     async fn say_goodbye(mut self) {
-        for module in std::mem::take(&mut self.provided) {
+        let provided = std::mem::take(&mut self.provided);
+        let waits = !provided.is_empty() && self.swarm.connected_peers().next().is_some();
+        for module in provided {
             self.feed(Event::Release { module });
         }
-        if self.swarm.connected_peers().next().is_some() {
+        if waits {
             let _ = timeout(LINGER, async {
                 loop {
                     let event = self.swarm.select_next_some().await;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bao_tree::io::outboard::PreOrderOutboard;
@@ -16,6 +17,9 @@ use crate::store::files::{Dir, FileError};
 use crate::store::outboard::{self, GROUP, Outboard, PAIR, WIDE_GROUP};
 use crate::store::proof::{BLOCK, ProofError, Verified, check_range, chunks, verify_small};
 
+/// Bytes of one file that wait for the disk.
+const WRITE_BACK: u64 = 64 << 20;
+
 /// A partial file. Data are written before the hashes above them and both are verified again when it is opened, so a
 /// crash at any point costs only what was in flight.
 #[derive(Debug)]
@@ -26,6 +30,9 @@ pub struct Partial {
     hashes: File,
     name: String,
     missing: Mutex<ByteRanges>,
+    turn: Mutex<()>,
+    /// Bytes written since the disk was last told to.
+    unwritten: AtomicU64,
 }
 
 impl Partial {
@@ -43,7 +50,9 @@ impl Partial {
             None => (create(stage, &name, size)?, create(stage, &hashes_name, hashes_size)?),
         };
         let name = stage.path().join(name).display().to_string();
-        let partial = Self { id: *id, size, data, hashes, name, missing: Mutex::new(ByteRanges::from(0..size)) };
+        let missing = Mutex::new(ByteRanges::from(0..size));
+        let (turn, unwritten) = (Mutex::default(), AtomicU64::new(0));
+        let partial = Self { id: *id, size, data, hashes, name, missing, turn, unwritten };
         if resumed {
             let valid = partial.valid().map_err(|e| partial.failed("verify", e))?;
             *partial.lock() -= valid;
@@ -107,11 +116,27 @@ impl Partial {
     }
 
     fn write_all(&self, range: &Verified) -> io::Result<()> {
-        self.data.write_all_at(&range.data, range.offset)?;
-        range
-            .parents
-            .iter()
-            .try_for_each(|(number, pair)| self.hashes.write_all_at(pair.as_flattened(), number * PAIR as u64))
+        {
+            // The file system lets one writer in at a time, and those that wait there burn the processor.
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            self.data.write_all_at(&range.data, range.offset)?;
+        }
+        let neighbours = |a: &(u64, _), b: &(u64, _)| a.0 + 1 == b.0;
+        for run in range.parents.chunk_by(neighbours) {
+            let first = run.first().map_or(0, |(number, _)| *number);
+            let bytes: Vec<u8> = run.iter().flat_map(|(_, pair)| pair.as_flattened()).copied().collect();
+            self.hashes.write_all_at(&bytes, first * PAIR as u64)?;
+        }
+        self.write_back(range.data.len() as u64)
+    }
+
+    /// Has the disk write while the network still brings: the sync at the end then finds little to do.
+    fn write_back(&self, written: u64) -> io::Result<()> {
+        if self.unwritten.fetch_add(written, Ordering::Relaxed) + written < WRITE_BACK {
+            return Ok(());
+        }
+        self.unwritten.store(0, Ordering::Relaxed);
+        self.data.sync_data()
     }
 
     /// What verifies of what is on disk.
