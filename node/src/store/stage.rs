@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::files::{Dir, FileError, Kind};
@@ -20,7 +21,7 @@ pub use partial::Partial;
 const PART: &str = ".part";
 /// Suffix of its outboard: 16 KiB groups, pre-order, zeros where nothing is known yet.
 const HASHES: &str = ".obao16";
-/// Suffix of a small file while it is written.
+/// Suffix of a small file while it is written a second time.
 const TEMPORARY: &str = ".tmp";
 
 /// Staging that failed.
@@ -64,6 +65,8 @@ pub struct Stage {
     old: Dir,
     outboards: Dir,
     kept: Mutex<BTreeMap<[u8; 32], Old>>,
+    /// Small files written a second time, to tell their temporary names apart.
+    copies: AtomicU64,
 }
 
 impl Stage {
@@ -87,7 +90,7 @@ impl Stage {
                 None => discard(&old, &name, kind)?,
             }
         }
-        Ok(Self { stage, old, outboards, kept: Mutex::new(kept) })
+        Ok(Self { stage, old, outboards, kept: Mutex::new(kept), copies: AtomicU64::new(0) })
     }
 
     /// Stages a small file from all of its bytes.
@@ -95,13 +98,25 @@ impl Stage {
         if !verify_small(id, bytes) {
             return Err(StageError::False { id: id.hex() });
         }
-        let temporary = format!("{}{TEMPORARY}", id.hex());
-        remove(&self.stage, &temporary)?;
-        self.stage
-            .create_new(&temporary)?
-            .write_all(bytes)
-            .map_err(|e| FileError::new("write", &self.stage.path().join(&temporary), e))?;
-        Ok(self.stage.rename(&temporary, &self.stage, id.hex())?)
+        // Under its own name at once: what a crash leaves half written is found by its hash when the stage is opened.
+        let name = id.hex();
+        match self.stage.create_new(&name) {
+            Ok(file) => self.fill(file, &name, bytes).inspect_err(|_| drop(remove(&self.stage, &name))),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.replace_small(&name, bytes),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Another copy may still be on its way into that file.
+    fn replace_small(&self, name: &str, bytes: &[u8]) -> Result<(), StageError> {
+        let temporary = format!("{name}.{}{TEMPORARY}", self.copies.fetch_add(1, Ordering::Relaxed));
+        self.fill(self.stage.create_new(&temporary)?, &temporary, bytes)?;
+        Ok(self.stage.rename(&temporary, &self.stage, name)?)
+    }
+
+    fn fill(&self, mut file: File, name: &str, bytes: &[u8]) -> Result<(), StageError> {
+        let failed = |e| FileError::new("write", &self.stage.path().join(name), e);
+        Ok(file.write_all(bytes).map_err(failed)?)
     }
 
     /// Opens the partial file `id` of `size` bytes, with what is left of it from before, or a new one. At most one at
@@ -138,12 +153,7 @@ impl Stage {
         self.stage.open_file(id.hex())
     }
 
-    /// Moves the staged file `id` to its place, replacing what has that name.
-    pub fn take(&self, id: &ContentId, to: &Dir, name: impl AsRef<[u8]>) -> Result<(), FileError> {
-        self.stage.rename(id.hex(), to, name)
-    }
-
-    /// The directory of whole staged files, named by hex id: for modes, times and links before [`Stage::take`].
+    /// The directory of whole staged files, named by hex id: each gets its attributes there, and is renamed away.
     pub fn dir(&self) -> &Dir {
         &self.stage
     }

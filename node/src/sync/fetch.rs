@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use cid::Cid;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::Semaphore;
 use tracker_less::record::ModuleId;
 
 use super::pick::{Picker, Piece, PieceId, SourceId};
@@ -18,7 +19,7 @@ use super::source::{Finder, Source};
 use super::{SourceRow, SyncError};
 use crate::manifest::ContentId;
 use crate::store::proof;
-use crate::store::stage::{Partial, Stage};
+use crate::store::stage::{Partial, Stage, StageError};
 use crate::wire::{Error as WireError, Have};
 
 /// Contents up to this size travel whole, many to a request, and need no proof.
@@ -99,6 +100,7 @@ pub struct Download {
     sources: Vec<Arc<Source>>,
     rows: Vec<SourceRow>,
     flights: FuturesUnordered<BoxFuture<'static, Landing>>,
+    workers: Arc<Semaphore>,
     idle_since: Option<Instant>,
     /// What others may have from this run already.
     arriving: Arc<Arriving>,
@@ -137,6 +139,7 @@ impl Download {
             sources: Vec::new(),
             rows: Vec::new(),
             flights: FuturesUnordered::new(),
+            workers: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from))),
             idle_since: None,
             arriving,
             progress,
@@ -200,8 +203,8 @@ impl Download {
         let (Some(job), Some(source)) = (self.jobs.get(piece).cloned(), self.sources.get(id).cloned()) else {
             return Ok(());
         };
-        let flight =
-            Flight { source, module: self.module, stage: Arc::clone(&self.stage), partial: self.partial(&job)? };
+        let (stage, workers) = (Arc::clone(&self.stage), Arc::clone(&self.workers));
+        let flight = Flight { source, module: self.module, stage, partial: self.partial(&job)?, workers };
         self.flights.push(Box::pin(async move { Landing::Piece(id, piece, flight.run(job).await) }));
         Ok(())
     }
@@ -395,6 +398,7 @@ struct Flight {
     module: ModuleId,
     stage: Arc<Stage>,
     partial: Option<Arc<Partial>>,
+    workers: Arc<Semaphore>,
 }
 
 impl Flight {
@@ -414,18 +418,19 @@ impl Flight {
         let asked: Vec<_> = wants.iter().map(|want| (want.id, want.size)).collect();
         let answer = self.source.client.batch(self.module, &asked).await?;
         let stage = self.stage;
-        Ok(blocking(move || {
+        Ok(blocking(&self.workers, move || {
             let mut lacks = Vec::new();
             for (want, bytes) in wants.into_iter().zip(answer) {
                 let Some(bytes) = bytes else {
                     lacks.push(want);
                     continue;
                 };
-                if !proof::verify_small(&want.id, &bytes) {
-                    return Outcome::Lie(format!("content {} has other bytes", want.id));
-                }
-                if let Err(error) = stage.put_small(&want.id, &bytes) {
-                    return Outcome::Disk(error.into());
+                match stage.put_small(&want.id, &bytes) {
+                    Ok(()) => {}
+                    Err(StageError::False { .. }) => {
+                        return Outcome::Lie(format!("content {} has other bytes", want.id));
+                    }
+                    Err(error) => return Outcome::Disk(error.into()),
                 }
             }
             if lacks.is_empty() { Outcome::Done } else { Outcome::Lacks(lacks) }
@@ -437,7 +442,7 @@ impl Flight {
         let answer = self.source.client.range(self.module, want.id, want.size, range.clone()).await?;
         let Some(encoded) = answer else { return Ok(Outcome::Lacks(vec![want])) };
         let Some(partial) = self.partial else { return Ok(Outcome::Done) };
-        Ok(blocking(move || match proof::decode_range(&want.id, want.size, range, &encoded) {
+        Ok(blocking(&self.workers, move || match proof::decode_range(&want.id, want.size, range, &encoded) {
             Err(error) => Outcome::Lie(error.to_string()),
             Ok(verified) => match partial.write(&verified) {
                 Ok(()) => Outcome::Done,
@@ -448,8 +453,10 @@ impl Flight {
     }
 }
 
-/// Runs hashing and disk work off the event loop.
-async fn blocking(work: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
+/// Runs hashing and disk work off the event loop, on as many threads at once as there are processors: more would only wait
+/// for each other in the file system.
+async fn blocking(workers: &Semaphore, work: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
+    let _worker = workers.acquire().await;
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Gone(format!("worker: {error}")),

@@ -7,14 +7,14 @@ use super::plan::{Change, LocalKind, Origin, Plan, Rules, Step};
 use crate::manifest::ContentId;
 use crate::manifest::path::{Name, TreePath};
 use crate::store::files::{Dir, FileError, clone_file};
-use crate::store::locate::locate;
+use crate::store::locate::{DirCache, locate};
 use crate::store::stage::Stage;
 
 /// Bits that the pass itself needs in a directory while it works there.
 const WORKING_MODE: u16 = 0o700;
 /// Problems listed by path; more are only counted by the exit code.
 const MAX_PROBLEMS: usize = 1000;
-/// Where files and links wait under numbers, attributes and all, for their one rename.
+/// Where what did not come from the network waits under numbers, attributes and all, for its one rename.
 const READY_DIR: &str = "ready";
 
 /// What placing did.
@@ -58,9 +58,10 @@ impl Placing<'_> {
         self.make_directories(&mut placed)?;
         let waiting = self.assemble(&ready, &mut placed)?;
         self.root.sync_fs()?;
-        let (late, early): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(step, _)| is_late(&step.path));
-        for (step, name) in early.iter().chain(&late) {
-            guard(&mut placed, &step.path, self.switch(&ready, step, name))?;
+        let (late, early): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(step, ..)| is_late(&step.path));
+        let mut dirs = DirCache::new(self.root.clone());
+        for (step, from, name) in early.iter().chain(&late) {
+            guard(&mut placed, &step.path, self.switch(&mut dirs, from, step, name))?;
         }
         self.link_and_touch(&ready, &mut placed)?;
         self.delete(&mut placed)?;
@@ -100,8 +101,8 @@ impl Placing<'_> {
         self.plan.steps.iter().filter_map(|step| step.path.parent()).collect()
     }
 
-    /// Prepares every file and symlink under its number, attributes and all.
-    fn assemble(&self, ready: &Dir, placed: &mut Placed) -> Result<Vec<(&Step, String)>, FileError> {
+    /// Prepares every file and symlink, attributes and all; says where each waits.
+    fn assemble(&self, ready: &Dir, placed: &mut Placed) -> Result<Vec<(&Step, Dir, String)>, FileError> {
         let mut uses: HashMap<ContentId, usize> = HashMap::new();
         for step in &self.plan.steps {
             if let Change::File { id, origin: Origin::Fetch, .. } = &step.change {
@@ -111,29 +112,31 @@ impl Placing<'_> {
         let mut waiting = Vec::new();
         for (number, step) in self.plan.steps.iter().enumerate() {
             let name = number.to_string();
+            let mut place = (ready.clone(), name);
             let result = match &step.change {
-                Change::File { id, origin, .. } => self.assemble_file(ready, step, *id, origin, &name, &mut uses),
-                Change::Symlink(target) => self.assemble_symlink(ready, step, target, &name),
+                Change::File { id, origin, .. } => self.assemble_file(&mut place, step, *id, origin, &mut uses),
+                Change::Symlink(target) => self.assemble_symlink(ready, step, target, &place.1),
                 _ => continue,
             };
             let fine = result.is_ok();
             guard(placed, &step.path, result)?;
             if fine {
-                waiting.push((step, name));
+                waiting.push((step, place.0, place.1));
             }
         }
         Ok(waiting)
     }
 
+    /// A staged content waits where it is for its last use; everything else goes to `place`.
     fn assemble_file(
         &self,
-        ready: &Dir,
+        place: &mut (Dir, String),
         step: &Step,
         id: ContentId,
         origin: &Origin,
-        name: &str,
         uses: &mut HashMap<ContentId, usize>,
     ) -> Result<(), FileError> {
+        let (ready, name) = (&place.0, place.1.as_str());
         match origin {
             Origin::Move(from) => {
                 let (dir, old) = locate(self.root, from)?;
@@ -149,10 +152,11 @@ impl Placing<'_> {
                 if *left > 0 {
                     copy(&self.stage.open_file(&id)?, ready, name)?;
                 } else {
-                    self.stage.take(&id, ready, name)?;
+                    *place = (self.stage.dir().clone(), id.hex());
                 }
             }
         }
+        let (ready, name) = (&place.0, place.1.as_str());
         let mode = match (&step.replaces, self.rules.perms) {
             (Some(old), false) => old.mode,
             _ => step.mode,
@@ -167,17 +171,18 @@ impl Placing<'_> {
     }
 
     /// One rename: the path shows the old entry until it shows the new one.
-    fn switch(&self, ready: &Dir, step: &Step, name: &str) -> Result<(), FileError> {
-        let (dir, last) = locate(self.root, &step.path)?;
+    fn switch(&self, dirs: &mut DirCache, from: &Dir, step: &Step, name: &str) -> Result<(), FileError> {
+        let (dir, last) = dirs.locate(&step.path).map(|(dir, last)| (dir.clone(), last))?;
         if let Some(old) = &step.replaces {
             if old.kind == LocalKind::Dir {
                 self.clear(&step.path)?;
                 dir.remove_dir(&last)?;
+                dirs.clear();
             } else {
                 self.retire(&dir, &last, &old.kind)?;
             }
         }
-        ready.rename(name, &dir, &last)
+        from.rename(name, &dir, &last)
     }
 
     /// A directory makes room for a file: what the plan deletes below it goes first.
@@ -201,7 +206,7 @@ impl Placing<'_> {
     fn link(&self, ready: &Dir, step: &Step, leader: &TreePath, name: &str) -> Result<(), FileError> {
         let (from, old) = locate(self.root, leader)?;
         from.link(&old, ready, name)?;
-        self.switch(ready, step, name)?;
+        self.switch(&mut DirCache::new(self.root.clone()), ready, step, name)?;
         // A rename between two names of one file does nothing and leaves the first.
         ok_if_missing(ready.unlink(name))
     }

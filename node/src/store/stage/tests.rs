@@ -80,7 +80,7 @@ proptest! {
         let stage = Stage::open(&place.murmir).unwrap();
         prop_assert!(stage.complete(&source.id));
         prop_assert_eq!(&Outboard::load(stage.outboards(), &source.id, size as u64).unwrap(), &source.outboard);
-        stage.take(&source.id, &place.root, "placed").unwrap();
+        stage.dir().rename(source.id.hex(), &place.root, "placed").unwrap();
         prop_assert!(!stage.complete(&source.id));
         prop_assert_eq!(read_all(place.root.open_file("placed").unwrap()), source.data);
     }
