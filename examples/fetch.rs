@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 
 use murmir::service::{Service, Settings};
+use murmir::sync::plan::Rules;
 use murmir::verbs::pass::Pass;
+use murmir::verbs::show::Show;
 use murmir::verbs::{Event, Output, Verb, perform};
 
 #[tokio::main]
@@ -23,11 +25,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let request = Pass {
         reference,
         dest: std::path::absolute(dest)?,
-        links: true,
-        perms: true,
-        times: true,
-        hard_links: true,
-        itemize: true,
+        rules: Rules::archive(),
+        show: Show { format: Some("%i %n%L".to_owned()), ..Show::default() },
         ..Pass::default()
     };
     let (out, mut events) = Output::new();
@@ -36,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             match event {
                 Event::Line(line) => println!("{line}"),
                 Event::Note(note) => eprintln!("{note}"),
-                Event::Row(_) | Event::Raw(_) | Event::Progress { .. } => {}
+                Event::Row(_) | Event::Log(_) | Event::Raw(_) | Event::Progress { .. } => {}
             }
         }
     });

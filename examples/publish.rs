@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use murmir::manifest::selection::Selection;
+use murmir::manifest::text::ByteText;
 use murmir::service::{Service, Settings};
 use murmir::verbs::publish::Publish;
 use murmir::verbs::{Output, Verb, perform};
@@ -25,7 +27,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         dir: std::path::absolute(dir)?,
         module: Some("example".to_owned()),
         key: "default".to_owned(),
-        rules: vec![(false, "*.tmp".to_owned())],
+        selection: Selection { rules: vec![ByteText::from(&b"- *.tmp"[..])], ..Selection::default() },
         late: Vec::new(),
         fresh: 14 * 24 * 3600,
         first: false,

@@ -293,7 +293,7 @@ fn unknown_things_have_codes_of_their_own() {
     let no_id = "murmir://k51nonsense/tree";
     client.run(&[&"fetch", &no_id, &dest]).expect(1);
     client.run(&[&"fetch", &scene.published.link, &dest, &"--no-such-flag"]).expect(1);
-    client.run(&[&"fetch", &"--backup", &scene.published.link, &dest]).expect(4);
+    client.run(&[&"fetch", &"--link-dest=x", &scene.published.link, &dest]).expect(4);
     client.run(&[&"fetch", &"-A", &scene.published.link, &dest]).expect(4);
     assert!(!dest.exists());
 }

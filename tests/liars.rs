@@ -110,10 +110,7 @@ fn raise(lie: Lie, link: &str, state: &Path, dest: &Path) -> Stage {
             mirror: true,
             reference: link.to_owned(),
             dest: dest.to_owned(),
-            links: true,
-            perms: true,
-            times: true,
-            hard_links: true,
+            rules: murmir::sync::plan::Rules::archive(),
             ..Pass::default()
         };
         let (output, mut events) = Output::new();

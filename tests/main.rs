@@ -10,12 +10,14 @@
 mod crash;
 mod damage;
 mod fetch;
+mod filters;
 mod generations;
 mod guards;
 mod liars;
 mod lockfile;
 mod locks;
 mod publish;
+mod rsync;
 mod swarm;
 mod tidy;
 mod util;

@@ -108,9 +108,9 @@ fn the_manifest_is_pure() {
 fn plan_and_pick_are_pure() {
     let sources: Vec<Source> = sources(&["node/src/sync"])
         .into_iter()
-        .filter(|source| source.path.ends_with("/plan.rs") || source.path.ends_with("/pick.rs"))
+        .filter(|source| source.path.contains("/plan/") || source.path.ends_with("/pick.rs"))
         .collect();
-    assert_eq!(sources.len(), 2);
+    assert!(sources.len() > 2);
     assert_none(&findings(&sources, &[], &["Instant::now", "SystemTime::now", "std::fs", "tokio::", "rustix::"]));
 }
 

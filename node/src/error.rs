@@ -189,6 +189,7 @@ impl From<SyncError> for Failure {
             }
             SyncError::MaxDelete { .. } => plain(Exit::Guarded),
             SyncError::Limit { .. } => plain(Exit::Limit),
+            SyncError::ConnectTimeout { .. } => plain(Exit::ConnectTimeout),
             SyncError::NoKey { .. } => plain(Exit::Usage).hint("murmir keygen NAME makes one"),
             SyncError::NoHistory { .. } => plain(Exit::Usage).hint(
                 "--first if there is no earlier generation, --seq N to continue after N-1, or --peer to ask somebody",

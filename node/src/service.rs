@@ -14,6 +14,7 @@ use tracker_less::machine::Event;
 use tracker_less::net::{self, DhtMode, NetEvent};
 use tracker_less::record::{CheckedBundle, ModuleId, SecretKey};
 
+use crate::manifest::selection::Selection;
 use crate::reference::Reference;
 use crate::store::files::Dir;
 use crate::store::index::Index;
@@ -25,7 +26,6 @@ use crate::sync::publish::refresh;
 use crate::sync::shelf::{Notice, Shelf};
 use crate::sync::{ModuleRef, Node, SyncError, unix_now};
 use crate::verbs::pass::selector;
-use crate::verbs::upkeep::rules;
 use crate::wire::{self, Deadlines, Limits};
 
 /// How often the nominations that are passed on are taken from the mirror book.
@@ -364,8 +364,9 @@ fn load(
         }
     };
     // A publisher's own patterns made the tree: all of it is here.
-    let patterns = if registration.role == Role::Publisher { Vec::new() } else { rules(registration) };
-    let select = selector(base, only, &patterns).map_err(|failure| SyncError::BadState { reason: failure.message })?;
+    let all = Selection::default();
+    let selection = if registration.role == Role::Publisher { &all } else { &registration.selection };
+    let select = selector(base, only, selection).map_err(|failure| SyncError::BadState { reason: failure.message })?;
     Holding::load(&node.index, bundle, &select, Ground { path, root, outboards, stage }, damaged)
 }
 

@@ -4,6 +4,7 @@ mod compare;
 mod lab;
 mod process;
 mod proxy;
+mod random;
 mod tree;
 
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ pub use compare::{Fact, assert_same, facts};
 pub use lab::{Lab, Machine, Published};
 pub use process::{Node, Run, Running};
 pub use proxy::Proxy;
+pub use random::{Random, cases, first_seed};
 pub use tree::{Tree, noise};
 
 /// How long anything may take before a test gives up. No test depends on how fast things are.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand};
 
 use super::foreign::Foreign;
-use crate::options::{FetchOptions, MirrorOptions, PublishOptions, Rules};
+use crate::options::{FetchOptions, MirrorOptions, PublishOptions, RsyncOptions, Rules};
 
 /// rsync's agility with a swarm behind it: publish a signed tree, mirror it with one command, fetch it from whoever has it
 #[derive(Debug, Parser)]
@@ -90,6 +90,13 @@ pub enum Command {
     Mirror {
         #[command(flatten)]
         options: Box<MirrorOptions>,
+        #[command(flatten)]
+        foreign: Foreign,
+    },
+    /// A pulling rsync command line as it is
+    Rsync {
+        #[command(flatten)]
+        options: Box<RsyncOptions>,
         #[command(flatten)]
         foreign: Foreign,
     },

@@ -73,63 +73,29 @@ const FLAGS: &[Flag] = &[
     ("atimes", Some('U'), false, Unbuilt),
     ("crtimes", Some('N'), false, Unbuilt),
     ("fake-super", None, false, Unbuilt),
-    ("sparse", Some('S'), false, Unbuilt),
-    ("checksum", Some('c'), false, Unbuilt),
-    ("update", Some('u'), false, Unbuilt),
-    ("cvs-exclude", Some('C'), false, Unbuilt),
-    ("relative", Some('R'), false, Unbuilt),
-    ("from0", Some('0'), false, Unbuilt),
-    ("ipv4", Some('4'), false, Unbuilt),
-    ("ipv6", Some('6'), false, Unbuilt),
-    ("one-file-system", Some('x'), false, Unbuilt),
-    ("omit-dir-times", Some('O'), false, Unbuilt),
-    ("omit-link-times", Some('J'), false, Unbuilt),
-    ("ignore-times", Some('I'), false, Unbuilt),
-    ("fuzzy", Some('y'), false, Unbuilt),
+    ("sparse", Some('S'), false, NoOp),
+    ("ipv4", Some('4'), false, NoOp),
+    ("ipv6", Some('6'), false, NoOp),
+    ("one-file-system", Some('x'), false, NoOp),
+    ("ignore-times", Some('I'), false, NoOp),
+    ("fuzzy", Some('y'), false, NoOp),
     ("copy-links", Some('L'), false, Unbuilt),
     ("copy-dirlinks", Some('k'), false, Unbuilt),
-    ("dirs", Some('d'), false, Unbuilt),
-    ("executability", Some('E'), false, Unbuilt),
-    ("backup", Some('b'), false, Unbuilt),
-    ("backup-dir", None, true, Unbuilt),
-    ("suffix", None, true, Unbuilt),
-    ("delete-excluded", None, false, Unbuilt),
-    ("ignore-errors", None, false, Unbuilt),
-    ("partial-dir", None, true, Unbuilt),
-    ("temp-dir", Some('T'), true, Unbuilt),
-    ("include-from", None, true, Unbuilt),
-    ("exclude-from", None, true, Unbuilt),
-    ("filter", Some('f'), true, Unbuilt),
-    ("F", Some('F'), false, Unbuilt),
-    ("files-from", None, true, Unbuilt),
-    ("existing", None, false, Unbuilt),
-    ("ignore-existing", None, false, Unbuilt),
-    ("size-only", None, false, Unbuilt),
-    ("modify-window", None, true, Unbuilt),
-    ("max-size", None, true, Unbuilt),
-    ("min-size", None, true, Unbuilt),
+    ("partial-dir", None, true, NoOp),
+    ("temp-dir", Some('T'), true, NoOp),
     ("link-dest", None, true, Unbuilt),
     ("copy-dest", None, true, Unbuilt),
     ("compare-dest", None, true, Unbuilt),
     ("bwlimit", None, true, Unbuilt),
-    ("timeout", None, true, Unbuilt),
-    ("contimeout", None, true, Unbuilt),
-    ("stop-after", None, true, Unbuilt),
-    ("stop-at", None, true, Unbuilt),
-    ("chmod", None, true, Unbuilt),
-    ("info", None, true, Unbuilt),
-    ("out-format", None, true, Unbuilt),
-    ("log-file", None, true, Unbuilt),
-    ("log-file-format", None, true, Unbuilt),
-    ("port", None, true, Unbuilt),
-    ("address", None, true, Unbuilt),
-    ("password-file", None, true, Unbuilt),
+    ("timeout", None, true, NoOp),
+    ("port", None, true, NoOp),
+    ("address", None, true, NoOp),
+    ("password-file", None, true, NoOp),
     ("origin", None, true, Unbuilt),
     ("web-seed", None, true, Unbuilt),
     ("classic-only", None, false, Unbuilt),
     ("no-classic", None, false, Unbuilt),
     ("no-delta", None, false, Unbuilt),
-    ("regex", None, true, Unbuilt),
     ("rsh", Some('e'), true, WIRE),
     ("rsync-path", None, true, WIRE),
     ("remote-option", Some('M'), true, WIRE),
@@ -148,9 +114,26 @@ const FLAGS: &[Flag] = &[
 #[derive(Debug, Clone, Default)]
 pub struct Foreign {
     given: Vec<&'static Flag>,
+    /// The names of all other flags that were given.
+    others: Vec<String>,
 }
 
 impl Foreign {
+    /// The names of the flags that are not in the table.
+    pub fn given(&self) -> &[String] {
+        &self.others
+    }
+
+    /// What each flag of the table does here.
+    pub fn explain(&self) -> Vec<String> {
+        let said = |flag: &&'static Flag| match flag.3 {
+            NoOp => format!("{}: of no effect: it tunes rsync's own wire, or says what is so anyway", shown(flag)),
+            Unbuilt => format!("{}: not built yet", shown(flag)),
+            Nonsense(why) => format!("{}: refused: {why}", shown(flag)),
+        };
+        self.given.iter().map(said).collect()
+    }
+
     /// Refuses what cannot be done: 1 for nonsense, 4 for what is not built yet.
     pub fn check(&self) -> Result<(), Failure> {
         let refusals = self.given.iter().filter_map(|flag| match flag.3 {
@@ -188,7 +171,13 @@ impl Args for Foreign {
 impl FromArgMatches for Foreign {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let is_given = |flag: &&Flag| matches.value_source(flag.0) == Some(ValueSource::CommandLine);
-        Ok(Self { given: FLAGS.iter().filter(is_given).collect() })
+        let known = |id: &str| FLAGS.iter().any(|flag| flag.0 == id);
+        let on_line = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let ids = matches.ids().map(clap::Id::as_str);
+        // clap names groups of options by their type.
+        let is_flag = |id: &&str| !id.starts_with(|first: char| first.is_ascii_uppercase()) || id.len() == 1;
+        let others = ids.filter(is_flag).filter(|id| on_line(id) && !known(id) && *id != "places" && *id != "explain");
+        Ok(Self { given: FLAGS.iter().filter(is_given).collect(), others: others.map(str::to_owned).collect() })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {

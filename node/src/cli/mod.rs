@@ -2,15 +2,18 @@
 
 mod args;
 mod foreign;
+mod rsync;
 mod run;
+mod screen;
 mod serve;
+mod transfer;
 mod unbuilt;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, FromArgMatches};
+use clap::{ArgAction, CommandFactory, FromArgMatches};
 
 use crate::error::{Exit, Failure};
 use crate::ui::Ui;
@@ -43,7 +46,7 @@ enum Parsed {
 }
 
 fn parse(words: &[OsString]) -> Result<Parsed, Failure> {
-    let matches = match Args::command().try_get_matches_from(words) {
+    let matches = match lenient(Args::command()).try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Parsed::Text(error.render().to_string()));
@@ -54,6 +57,16 @@ fn parse(words: &[OsString]) -> Result<Parsed, Failure> {
         Ok(args) => Ok(Parsed::Args(Box::new(args))),
         Err(error) => Err(refuse(&error)),
     }
+}
+
+/// A flag that is given twice counts as given last, as everywhere in rsync.
+fn lenient(command: clap::Command) -> clap::Command {
+    let last_wins = |arg: clap::Arg| {
+        let single = matches!(arg.get_action(), ArgAction::Set | ArgAction::SetTrue) && !arg.is_positional();
+        let id = arg.get_id().clone();
+        if single { arg.overrides_with(id) } else { arg }
+    };
+    command.mut_args(last_wins).mut_subcommands(lenient)
 }
 
 /// clap's refusal as ours: what rsync or a later murmir knows is told apart from what nobody knows.

@@ -3,17 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::args::{Args, Command, Global};
+use super::rsync;
+use super::screen::Screen;
 use super::serve;
+use super::transfer::{self, Habit, ruled};
 use crate::config::{self, Config, Flags};
 use crate::control;
 use crate::error::{Exit, Failure};
-use crate::options::{FetchOptions, MirrorOptions, PublishOptions, Rules, TransferOptions};
+use crate::options::{FetchOptions, MirrorOptions, PublishOptions};
 use crate::service::{self, Service, Settings};
 use crate::store::state::State;
 use crate::ui::{Ui, is_coloured};
@@ -21,7 +23,7 @@ use crate::verbs::inspect::{Ls, Target};
 use crate::verbs::pass::Pass;
 use crate::verbs::publish::Publish;
 use crate::verbs::upkeep::{Forget, Verify};
-use crate::verbs::{Event, Output, Verb, perform};
+use crate::verbs::{Output, Verb, perform};
 
 /// Life of a Fresh record, seconds.
 const FRESH_FOR: u64 = 14 * 24 * 3600;
@@ -85,7 +87,7 @@ fn flags(global: &Global) -> Flags {
 }
 
 fn log(args: &Args) {
-    let passes = matches!(args.verb, Command::Fetch { .. } | Command::Mirror { .. });
+    let passes = matches!(args.verb, Command::Fetch { .. } | Command::Mirror { .. } | Command::Rsync { .. });
     let level = match (passes, args.global.verbose) {
         (true, _) | (false, 0) => "error",
         (false, 1) => "info,libp2p=warn",
@@ -102,30 +104,42 @@ async fn dispatch(args: Args, config: &Config, ui: &Ui) -> Result<(), Failure> {
         Command::Keygen { name } => keygen(config, ui, &name),
         Command::Serve { external } => serve::serve(config, ui, &external).await,
         Command::Share { dir } => serve::share(config, ui, &absolute(&dir)?).await,
-        Command::Mirror { options, foreign } if options.watch => {
+        Command::Rsync { options, foreign } if options.explain => {
             foreign.check()?;
-            let verb = Verb::Pass(Box::new(mirror(&options, &global)?));
-            match connect(config).await? {
-                Some(client) => finish(ui, ask(client, &verb, ui, &progress(ui, &options.transfer)).await?),
-                None => serve::watch(config, ui, verb).await,
-            }
+            rsync::explain(&foreign).iter().try_for_each(|line| ui.line(line))
         }
         other => {
-            let (verb, bar) = (to_verb(other, &global)?, ProgressBar::hidden());
-            let bar = if let Verb::Pass(_) = &verb { ui.bar(true) } else { bar };
-            let value = one(config, verb, ui, &bar).await;
-            bar.finish_and_clear();
-            finish(ui, value?)
+            let screen = screen(&other, ui)?;
+            let follows = matches!(&other, Command::Mirror { options, .. } if options.watch);
+            let verb = to_verb(other, &global)?;
+            let value = match (follows, connect(config).await?) {
+                (true, None) => return serve::watch(config, &screen, verb).await,
+                (true, Some(client)) => ask(client, &verb, &screen).await?,
+                (false, client) => one(config, client, verb, &screen).await?,
+            };
+            screen.finish(&value)
         }
     }
 }
 
+/// Where the events of a verb go.
+fn screen(verb: &Command, ui: &Ui) -> Result<Screen, Failure> {
+    let transfer = match verb {
+        Command::Fetch { options, .. } => Some(&options.transfer),
+        Command::Mirror { options, .. } => Some(&options.transfer),
+        Command::Rsync { options, .. } => Some(&options.transfer),
+        _ => None,
+    };
+    let Some(output) = transfer.map(|transfer| &transfer.output) else { return Screen::new(*ui, false, None) };
+    Screen::new(*ui, !output.quiet, output.log_file.as_deref())
+}
+
 /// One verb: through the node where one runs and the verb is the node's, else alone.
-async fn one(config: &Config, verb: Verb, ui: &Ui, bar: &ProgressBar) -> Result<Value, Failure> {
+async fn one(config: &Config, client: Option<control::Client>, verb: Verb, screen: &Screen) -> Result<Value, Failure> {
     let mut hints = Vec::new();
-    if let Some(client) = connect(config).await? {
+    if let Some(client) = client {
         if is_the_nodes(&verb) {
-            return ask(client, &verb, ui, bar).await;
+            return ask(client, &verb, screen).await;
         }
         // A fetch of its own may begin at the node that runs here anyway.
         let id = client.ask(&Verb::Id, |_| Ok(())).await?;
@@ -139,7 +153,7 @@ async fn one(config: &Config, verb: Verb, ui: &Ui, bar: &ProgressBar) -> Result<
     if is_local(&verb) {
         (settings.listen, settings.dht, settings.mdns) = (Vec::new(), false, false);
     }
-    alone(settings, verb, ui, bar).await
+    alone(settings, verb, screen).await
 }
 
 /// What the node does under its own user, rather than this process.
@@ -164,20 +178,20 @@ async fn connect(config: &Config) -> Result<Option<control::Client>, Failure> {
     if config.no_node { Ok(None) } else { control::connect(&config.state_dir).await }
 }
 
-async fn ask(client: control::Client, verb: &Verb, ui: &Ui, bar: &ProgressBar) -> Result<Value, Failure> {
-    client.ask(verb, |event| show(ui, bar, event)).await
+async fn ask(client: control::Client, verb: &Verb, screen: &Screen) -> Result<Value, Failure> {
+    client.ask(verb, |event| screen.show(event)).await
 }
 
 /// A node of this process's own, for one verb.
-async fn alone(settings: Settings, verb: Verb, ui: &Ui, bar: &ProgressBar) -> Result<Value, Failure> {
+async fn alone(settings: Settings, verb: Verb, screen: &Screen) -> Result<Value, Failure> {
     let service = Service::start(settings).await?;
-    let result = attended(&service, verb, ui, bar).await;
+    let result = attended(&service, verb, screen).await;
     service.stop().await;
     result
 }
 
 /// Does a verb on a service and shows what it says.
-pub async fn attended(service: &Service, verb: Verb, ui: &Ui, bar: &ProgressBar) -> Result<Value, Failure> {
+pub async fn attended(service: &Service, verb: Verb, screen: &Screen) -> Result<Value, Failure> {
     let (out, mut events) = Output::new();
     let work = async {
         let result = perform(service, verb, &out).await;
@@ -186,7 +200,7 @@ pub async fn attended(service: &Service, verb: Verb, ui: &Ui, bar: &ProgressBar)
     };
     let show_all = async {
         while let Some(event) = events.recv().await {
-            show(ui, bar, event)?;
+            screen.show(event)?;
         }
         Ok::<(), Failure>(())
     };
@@ -202,33 +216,6 @@ pub async fn attended(service: &Service, verb: Verb, ui: &Ui, bar: &ProgressBar)
             work.await
         }
     }
-}
-
-fn show(ui: &Ui, bar: &ProgressBar, event: Event) -> Result<(), Failure> {
-    match event {
-        Event::Line(_) if ui.is_json() => Ok(()),
-        Event::Line(line) => bar.suspend(|| ui.line(&line)),
-        Event::Row(row) if ui.is_json() => ui.answer(&row, ""),
-        Event::Row(_) => Ok(()),
-        Event::Note(note) => {
-            bar.suspend(|| ui.warn(&note));
-            Ok(())
-        }
-        Event::Raw(bytes) => ui.bytes(&bytes),
-        Event::Progress { done, total } => {
-            bar.set_length(total);
-            bar.set_position(done);
-            Ok(())
-        }
-    }
-}
-
-fn finish(ui: &Ui, value: Value) -> Result<(), Failure> {
-    if value.is_null() { Ok(()) } else { ui.answer(&value, "") }
-}
-
-fn progress(ui: &Ui, transfer: &TransferOptions) -> ProgressBar {
-    ui.bar(!transfer.quiet)
 }
 
 fn keygen(config: &Config, ui: &Ui, name: &str) -> Result<(), Failure> {
@@ -253,10 +240,14 @@ fn to_verb(command: Command, global: &Global) -> Result<Verb, Failure> {
             foreign.check()?;
             Verb::Pass(Box::new(mirror(&options, global)?))
         }
+        Command::Rsync { options, foreign } => {
+            foreign.check()?;
+            rsync::verb(&options, global.verbose)?
+        }
         Command::Forget { what } => Verb::Forget(forget(what)?),
         Command::Withdraw { what } => Verb::Withdraw(forget(what)?),
         Command::Ls { reference, long, recursive, rules } => {
-            Verb::Ls(Ls { reference, long, recursive, rules: patterns(&rules)? })
+            Verb::Ls(Ls { reference, long, recursive, selection: ruled(&rules)? })
         }
         Command::Cat { reference } => Verb::Cat(Target { reference }),
         Command::Verify { dest, reference, repair } => {
@@ -277,7 +268,7 @@ pub fn publish(options: &PublishOptions) -> Result<Publish, Failure> {
         dir: absolute(&options.dir)?,
         module: options.module.clone(),
         key: options.key.clone(),
-        rules: patterns(&options.rules)?,
+        selection: ruled(&options.rules)?,
         late: options.late.clone(),
         fresh: options.fresh.map_or(FRESH_FOR, |fresh| fresh.as_secs()),
         first: options.first,
@@ -295,84 +286,22 @@ fn fetch(options: &FetchOptions, global: &Global) -> Result<Verb, Failure> {
     let reference = options.reference.clone();
     match &options.dest {
         Some(dest) if dest.as_os_str() == "-" => Ok(Verb::Cat(Target { reference })),
-        Some(dest) if !options.transfer.list_only => {
-            Ok(Verb::Pass(Box::new(pass(false, reference, dest, &options.transfer, global)?)))
+        Some(dest) if !options.transfer.output.list_only => {
+            let pass = transfer::pass(Habit::Fetch, reference, dest, &options.transfer, global.verbose)?;
+            Ok(Verb::Pass(Box::new(pass)))
         }
         _ => {
-            let rules = patterns(&options.transfer.rules)?;
-            Ok(Verb::Ls(Ls { reference, long: true, recursive: false, rules }))
+            let selection = transfer::selection(Habit::Rsync, &options.transfer)?;
+            let recursive = selection.recursive;
+            Ok(Verb::Ls(Ls { reference, long: true, recursive, selection }))
         }
     }
 }
 
 fn mirror(options: &MirrorOptions, global: &Global) -> Result<Pass, Failure> {
-    let pass = pass(true, options.reference.clone(), &options.dest, &options.transfer, global)?;
+    let (reference, dest) = (options.reference.clone(), &options.dest);
+    let pass = transfer::pass(Habit::Mirror, reference, dest, &options.transfer, global.verbose)?;
     Ok(Pass { watch: options.watch, ..pass })
-}
-
-fn pass(
-    mirror: bool,
-    reference: String,
-    dest: &Path,
-    transfer: &TransferOptions,
-    global: &Global,
-) -> Result<Pass, Failure> {
-    unbuilt_options(transfer)?;
-    let (preserve, own, deletion) = (&transfer.preserve, &transfer.own, &transfer.deletion);
-    Ok(Pass {
-        mirror,
-        reference,
-        dest: absolute(dest)?,
-        dest_slash: dest.as_os_str().as_encoded_bytes().ends_with(b"/"),
-        dry_run: transfer.dry_run,
-        itemize: transfer.itemize_changes > 0,
-        verbose: global.verbose > 0 && !transfer.quiet,
-        stats: transfer.stats,
-        human: transfer.human_readable && !transfer.no_human_readable,
-        links: preserve.links,
-        perms: preserve.perms,
-        times: preserve.times,
-        hard_links: preserve.hard_links,
-        delete: deletion.delete || mirror,
-        safe_links: transfer.safe_links || mirror,
-        max_delete: deletion.max_delete,
-        force_delete: own.force_delete,
-        rules: patterns(&transfer.rules)?,
-        late: own.late.clone(),
-        mkpath: transfer.mkpath,
-        adopt: own.adopt,
-        allow_downgrade: own.allow_downgrade,
-        max_age: own.max_age.map(|age| age.as_secs()),
-        max_transfer: own.max_transfer,
-        max_total: own.max_size_total,
-        error_on_no_transfer: own.error_on_no_transfer,
-        watch: false,
-    })
-}
-
-/// Options that are read and not built yet.
-fn unbuilt_options(transfer: &TransferOptions) -> Result<(), Failure> {
-    let own = &transfer.own;
-    let asked = [
-        (!transfer.preserve.recursive, "--no-recursive"),
-        (own.sources.is_some(), "--sources"),
-        (!own.reuse.is_empty(), "--reuse"),
-        (own.seed.is_some(), "--seed"),
-        (own.wait_lock.is_some(), "--wait-lock"),
-    ];
-    match asked.iter().find(|(asked, _)| *asked) {
-        Some((_, flag)) => Err(Failure::new(Exit::Unsupported, format!("{flag} is not built yet"))),
-        None => Ok(()),
-    }
-}
-
-fn patterns(rules: &Rules) -> Result<Vec<(bool, String)>, Failure> {
-    let text = |bytes: &Vec<u8>| String::from_utf8(bytes.clone());
-    let rule = |rule: &crate::options::Rule| match text(&rule.pattern) {
-        Ok(pattern) => Ok((rule.include, pattern)),
-        Err(_) => Err(Failure::new(Exit::Unsupported, "patterns that are not UTF-8 are not built yet")),
-    };
-    rules.0.iter().map(rule).collect()
 }
 
 fn forget(what: String) -> Result<Forget, Failure> {

@@ -4,15 +4,16 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
 
-use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::run::attended;
+use super::screen::Screen;
 use crate::config::{Config, addresses};
 use crate::control::{self, Handler, Reply};
 use crate::error::{Exit, Failure};
+use crate::manifest::selection::Selection;
 use crate::service::Service;
 use crate::ui::Ui;
 use crate::verbs::publish::Publish;
@@ -48,7 +49,7 @@ pub async fn share(config: &Config, ui: &Ui, dir: &Path) -> Result<(), Failure> 
         dir: dir.to_owned(),
         module: None,
         key: "default".to_owned(),
-        rules: Vec::new(),
+        selection: Selection::default(),
         late: Vec::new(),
         fresh: FRESH_FOR,
         first: false,
@@ -79,10 +80,10 @@ pub async fn share(config: &Config, ui: &Ui, dir: &Path) -> Result<(), Failure> 
 ///
 /// # Errors
 /// The node does not start, or the first pass fails.
-pub async fn watch(config: &Config, ui: &Ui, verb: Verb) -> Result<(), Failure> {
+pub async fn watch(config: &Config, screen: &Screen, verb: Verb) -> Result<(), Failure> {
     let node = Running::start(config.settings(true), config).await?;
-    let value = attended(&node.service, verb, ui, &ProgressBar::hidden()).await?;
-    ui.answer(&value, "")?;
+    let value = attended(&node.service, verb, screen).await?;
+    screen.finish(&value)?;
     ready();
     node.until_signal().await
 }

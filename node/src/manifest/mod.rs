@@ -3,10 +3,14 @@
 pub mod content;
 pub mod diff;
 pub mod entry;
-pub mod glob;
+pub mod filter;
+pub mod frontier;
 pub mod page;
 pub mod path;
+pub mod regex;
 pub mod select;
+pub mod selection;
+pub mod text;
 pub mod tree;
 pub mod walk;
 

@@ -1,30 +1,10 @@
-//! What of a tree is wanted: a path in it, and include and exclude patterns with rsync's meaning.
+//! What of a tree is wanted: places in it, filter rules, regular expressions.
 
-use thiserror::Error;
+use std::collections::BTreeMap;
 
-use super::glob;
+use super::filter::{Filter, FilterError, Manner, Scope, Side, Subject};
 use super::path::{Name, TreePath};
-
-/// Longest pattern, bytes.
-pub const MAX_PATTERN: usize = 4096;
-/// Most patterns.
-pub const MAX_RULES: usize = 10_000;
-/// Most `*` in a pattern: matching takes time that grows with them.
-const MAX_STARS: usize = 16;
-
-/// Why a pattern is refused.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum PatternError {
-    /// Empty, over 4096 bytes, or with more than 16 wildcards.
-    #[error("pattern {pattern} is empty, too long, or has too many wildcards")]
-    Unusable {
-        /// The pattern, cut and escaped.
-        pattern: String,
-    },
-    /// Too many patterns.
-    #[error("more than {MAX_RULES} patterns")]
-    TooMany,
-}
+use super::regex::PathRegex;
 
 /// What a selector says of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,22 +17,35 @@ pub enum Choice {
     Skip,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Rule {
-    include: bool,
-    pattern: Vec<u8>,
-    dirs_only: bool,
-    anchored: bool,
-    /// Matched against the whole path below the transfer root, or against the name alone.
-    whole: bool,
+/// How much of a named place is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// The entry, unless it is a directory.
+    File,
+    /// The entry alone.
+    Itself,
+    /// A directory and what is in it (rsync's `-d`).
+    OneLevel,
+    /// All that is below.
+    All,
 }
 
-/// A selection: first match wins, what no rule matches is wanted, an excluded directory takes along what is below it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// A selection.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selector {
     base: TreePath,
-    only: Option<Name>,
-    rules: Vec<Rule>,
+    /// Places below the base and how deep; the base itself where it is the root.
+    named: BTreeMap<Vec<u8>, Depth>,
+    /// Directories on the way to a named place are wanted too (rsync's `-R`).
+    implied: bool,
+    filter: Filter,
+    regexes: Vec<PathRegex>,
+}
+
+impl Default for Selector {
+    fn default() -> Self {
+        Self::below(TreePath::root(), None)
+    }
 }
 
 impl Selector {
@@ -63,7 +56,31 @@ impl Selector {
 
     /// Everything below `base`, or of that only the entry `only` and what is below it.
     pub fn below(base: TreePath, only: Option<Name>) -> Self {
-        Self { base, only, rules: Vec::new() }
+        let place = only.map_or_else(Vec::new, |name| name.as_bytes().to_vec());
+        Self::places(base, [(place, Depth::All)], false)
+    }
+
+    /// The named places below `base`, each a path (empty: the base itself) and its depth. `implied` directories on the way
+    /// are wanted as well.
+    pub fn places(base: TreePath, named: impl IntoIterator<Item = (Vec<u8>, Depth)>, implied: bool) -> Self {
+        let mut places: BTreeMap<Vec<u8>, Depth> = BTreeMap::new();
+        for (path, depth) in named {
+            let known = places.entry(path).or_insert(depth);
+            *known = depth.max(*known);
+        }
+        Self { base, named: places, implied, filter: Filter::default(), regexes: Vec::new() }
+    }
+
+    /// With these rules.
+    #[must_use]
+    pub fn with_filter(self, filter: Filter) -> Self {
+        Self { filter, ..self }
+    }
+
+    /// With regular expressions, one of which a path below the transfer root must match.
+    #[must_use]
+    pub fn with_regexes(self, regexes: Vec<PathRegex>) -> Self {
+        Self { regexes, ..self }
     }
 
     /// The directory that is the transfer root.
@@ -71,100 +88,126 @@ impl Selector {
         &self.base
     }
 
-    /// The one entry of the base that is wanted, if not all.
-    pub fn only(&self) -> Option<&Name> {
-        self.only.as_ref()
+    /// The one entry of the base that is wanted, if it is one.
+    pub fn only(&self) -> Option<&[u8]> {
+        match self.named.first_key_value() {
+            Some((path, _)) if self.named.len() == 1 && !path.is_empty() => Some(path),
+            _ => None,
+        }
     }
 
-    /// True if patterns leave something out.
-    pub fn has_rules(&self) -> bool {
-        !self.rules.is_empty()
+    /// The named places, below the base.
+    pub fn named(&self) -> impl Iterator<Item = &[u8]> {
+        self.named.keys().map(Vec::as_slice)
     }
 
-    /// Adds a pattern after the former ones.
+    /// The rules.
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// Adds a rule in the manner of `--include` or `--exclude`.
     ///
     /// # Errors
-    /// [`PatternError`].
-    pub fn rule(&mut self, include: bool, pattern: &[u8]) -> Result<(), PatternError> {
-        let stars = pattern.iter().filter(|byte| **byte == b'*').count();
-        if pattern.is_empty() || pattern.len() > MAX_PATTERN || stars > MAX_STARS {
-            let pattern = super::path::escape(&pattern[..pattern.len().min(80)]);
-            return Err(PatternError::Unusable { pattern });
-        }
-        if self.rules.len() >= MAX_RULES {
-            return Err(PatternError::TooMany);
-        }
-        let dirs_only = pattern.len() > 1 && pattern.ends_with(b"/");
-        let body = if dirs_only { &pattern[..pattern.len() - 1] } else { pattern };
-        let anchored = body.starts_with(b"/");
-        let body = body.strip_prefix(b"/").unwrap_or(body);
-        let whole = anchored || body.contains(&b'/') || body.windows(2).any(|pair| pair == b"**");
-        self.rules.push(Rule { include, pattern: body.to_vec(), dirs_only, anchored, whole });
-        Ok(())
+    /// [`FilterError`].
+    pub fn rule(&mut self, include: bool, pattern: &[u8]) -> Result<(), FilterError> {
+        let mut no_files = |_: &[u8]| Err(FilterError::Unsupported { rule: super::path::escape(pattern) });
+        self.filter.add(pattern, Manner::patterns(include), &mut no_files)
     }
 
-    /// The patterns as texts, `+ PATTERN` or `- PATTERN`, in order.
-    pub fn to_texts(&self) -> Vec<String> {
-        let text = |rule: &Rule| {
-            let (sign, slash) = (if rule.include { '+' } else { '-' }, if rule.anchored { "/" } else { "" });
-            let tail = if rule.dirs_only { "/" } else { "" };
-            format!("{sign} {slash}{}{tail}", String::from_utf8_lossy(&rule.pattern))
-        };
-        self.rules.iter().map(text).collect()
+    /// True if rules or expressions may leave something out.
+    pub fn has_rules(&self) -> bool {
+        !self.filter.is_empty() || !self.regexes.is_empty()
     }
 
-    /// What becomes of an entry of the module, given that all directories above it were not skipped.
-    pub fn choose(&self, path: &TreePath, is_dir: bool) -> Choice {
+    /// True if directories are wanted only for what is in them: those without a match inside are to be pruned.
+    pub fn has_regexes(&self) -> bool {
+        !self.regexes.is_empty()
+    }
+
+    /// True if what is in this directory of the module is wanted, rather than at most the directory itself.
+    pub fn lists(&self, path: &TreePath) -> bool {
+        let Some(below) = path.relative_to(&self.base) else { return false };
+        matches!(self.cover(below.as_bytes()), Some((_, Depth::All) | (0, Depth::OneLevel)))
+    }
+
+    /// True if something inside this directory of the module may be wanted.
+    pub fn enters(&self, path: &TreePath) -> bool {
+        let leads = |below: TreePath| self.leads(below.as_bytes());
+        self.base.relative_to(path).is_some() || self.lists(path) || path.relative_to(&self.base).is_some_and(leads)
+    }
+
+    /// True if the directory lies above the transfer root, or is it without being listed.
+    pub fn is_above(&self, dir: &TreePath) -> bool {
+        self.base.relative_to(dir).is_some() && !self.lists(dir)
+    }
+
+    /// What becomes of an entry of the module, given that all directories above it were not skipped, and the rules in force
+    /// in the directory that holds it.
+    pub fn choose(&self, scope: &Scope, path: &TreePath, is_dir: bool) -> Choice {
         let Some(below) = path.relative_to(&self.base) else {
-            return if is_dir && self.base.contains_self(path) { Choice::Pass } else { Choice::Skip };
+            return if is_dir && self.base.relative_to(path).is_some() { Choice::Pass } else { Choice::Skip };
         };
         if below.is_root() {
             return Choice::Pass;
         }
-        if self.only.is_some() && below.components().next() != self.only {
+        let covered = match self.cover(below.as_bytes()) {
+            Some((0, Depth::File)) => !is_dir,
+            other => matches!(other, Some((_, Depth::All) | (0, _) | (1, Depth::OneLevel))),
+        };
+        if !covered {
+            return match (is_dir && self.leads(below.as_bytes()), self.implied) {
+                (true, true) => Choice::Take,
+                (true, false) => Choice::Pass,
+                (false, _) => Choice::Skip,
+            };
+        }
+        let below_at = path.as_bytes().len() - below.as_bytes().len();
+        let subject = Subject { path: path.as_bytes(), below: below_at, is_dir };
+        if self.filter.verdict(scope, Side::Remote, subject, false) == Some(false) {
             return Choice::Skip;
         }
-        if self.wants(&below, is_dir) { Choice::Take } else { Choice::Skip }
+        self.expressed(below.as_bytes(), is_dir)
     }
 
-    /// What the patterns say of a path below the transfer root.
+    /// True if a path below the root is wanted by the rules alone, those of per-directory files aside.
     pub fn wants(&self, below: &TreePath, is_dir: bool) -> bool {
-        self.rules.iter().find(|rule| rule.matches(below, is_dir)).is_none_or(|rule| rule.include)
-    }
-}
-
-impl TreePath {
-    /// True if `above` is this path or on the way to it.
-    fn contains_self(&self, above: &Self) -> bool {
-        self.relative_to(above).is_some()
-    }
-}
-
-impl Rule {
-    fn matches(&self, below: &TreePath, is_dir: bool) -> bool {
-        if self.dirs_only && !is_dir {
-            return false;
-        }
-        let text = below.as_bytes();
-        let name = text.rsplit(|byte| *byte == b'/').next().unwrap_or(text);
-        if !self.whole {
-            return glob::matches(&self.pattern, name);
-        }
-        // `dir/***` is `dir` and all in it.
-        if let Some(dir) = self.pattern.strip_suffix(b"/***")
-            && self.at_any(dir, text)
-        {
-            return is_dir || self.dirs_only;
-        }
-        self.at_any(&self.pattern, text)
+        let subject = Subject { path: below.as_bytes(), below: 0, is_dir };
+        self.filter.verdict(&self.filter.top(), Side::Remote, subject, false) != Some(false)
     }
 
-    /// Anchored patterns match from the transfer root, others at the end of the path, from any slash on.
-    fn at_any(&self, pattern: &[u8], text: &[u8]) -> bool {
-        if glob::matches(pattern, text) {
-            return true;
+    fn expressed(&self, below: &[u8], is_dir: bool) -> Choice {
+        if self.regexes.is_empty() || self.regexes.iter().any(|regex| regex.matches(below)) {
+            Choice::Take
+        } else if is_dir && self.regexes.iter().any(|regex| regex.may_match_below(below)) {
+            Choice::Take
+        } else {
+            Choice::Skip
         }
-        let mut slashes = text.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at + 1);
-        !self.anchored && slashes.any(|at| glob::matches(pattern, &text[at..]))
+    }
+
+    /// The nearest named place at or above a path, as names in between, and its depth; the deepest reach counts.
+    fn cover(&self, below: &[u8]) -> Option<(usize, Depth)> {
+        let (mut place, mut distance) = (below, 0);
+        let mut best: Option<(usize, Depth)> = None;
+        loop {
+            if let Some(depth) = self.named.get(place) {
+                let wins = best.is_none_or(|(_, known)| *depth == Depth::All && known != Depth::All);
+                if wins {
+                    best = Some((distance, *depth));
+                }
+            }
+            if place.is_empty() {
+                return best;
+            }
+            place = place.iter().rposition(|byte| *byte == b'/').map_or(b"", |slash| &place[..slash]);
+            distance += 1;
+        }
+    }
+
+    /// True if a named place lies below a directory.
+    fn leads(&self, below: &[u8]) -> bool {
+        let from = [below, b"/"].concat();
+        self.named.range(from.clone()..).next().is_some_and(|(path, _)| path.starts_with(&from))
     }
 }

@@ -1,4 +1,4 @@
-//! Walks over the pages of a tree: one that reads it, and one that finds which pages are still missing.
+//! A walk over the pages of a tree.
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -6,9 +6,11 @@ use std::fmt::Debug;
 use cid::Cid;
 use thiserror::Error;
 
+use super::ContentId;
 use super::entry::{DirLink, Entry, Node};
+use super::filter::{FilterError, MAX_MERGE, Scope};
 use super::page::{Child, Page, PageError, RootNode};
-use super::path::{PathError, TreePath};
+use super::path::{Name, PathError, TreePath};
 use super::select::{Choice, Selector};
 
 /// A store of raw pages by CID. What it returns is verified here.
@@ -21,6 +23,14 @@ pub trait Pages {
     /// # Errors
     /// The store fails.
     fn page(&self, cid: &Cid) -> Result<Option<Vec<u8>>, Self::Error>;
+
+    /// The bytes of a small file of the tree that decides what else is wanted (rules of a directory), if they are there.
+    ///
+    /// # Errors
+    /// The store fails.
+    fn content(&self, _: &ContentId) -> Result<Option<Vec<u8>>, Self::Error> {
+        Ok(None)
+    }
 }
 
 /// Why a walk ended early.
@@ -58,6 +68,26 @@ pub enum WalkError<E: Error + Send + Sync + 'static> {
         /// The page.
         cid: Box<Cid>,
     },
+    /// A file of filter rules in the tree is refused.
+    #[error("{at}: {source}")]
+    Filter {
+        /// Its directory.
+        at: TreePath,
+        /// Why.
+        source: FilterError,
+    },
+    /// A file of filter rules in the tree is too large.
+    #[error("{at}: a file of filter rules with more than {MAX_MERGE} bytes")]
+    LargeFilter {
+        /// Its directory.
+        at: TreePath,
+    },
+    /// The store lacks a file of filter rules.
+    #[error("content {id} is missing")]
+    MissingContent {
+        /// The content.
+        id: ContentId,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(E),
@@ -65,28 +95,31 @@ pub enum WalkError<E: Error + Send + Sync + 'static> {
 
 /// What a page must be to stand where its link stands.
 #[derive(Debug, Clone)]
-struct Expect {
-    at: TreePath,
-    cid: Cid,
+pub(super) struct Expect {
+    pub(super) at: TreePath,
+    pub(super) cid: Cid,
     entries: u64,
     bytes: u64,
     /// Level below an index page; none for the top of a directory.
     below: Option<u8>,
     /// The first name, below an index page.
-    first: Option<super::path::Name>,
+    first: Option<Name>,
+    /// The rules in force in the directory.
+    pub(super) scope: Scope,
 }
 
 impl Expect {
-    fn top(at: TreePath, link: &DirLink) -> Self {
-        Self { at, cid: link.cid, entries: link.entries, bytes: link.bytes, below: None, first: None }
+    pub(super) fn top(at: TreePath, link: &DirLink, scope: Scope) -> Self {
+        Self { at, cid: link.cid, entries: link.entries, bytes: link.bytes, below: None, first: None, scope }
     }
 
-    fn part(at: &TreePath, child: Child, level: u8) -> Self {
+    pub(super) fn part(at: &TreePath, child: Child, level: u8, scope: &Scope) -> Self {
         let Child { first, cid, entries, bytes } = child;
-        Self { at: at.clone(), cid, entries, bytes, below: Some(level), first: Some(first) }
+        let (at, scope) = (at.clone(), scope.clone());
+        Self { at, cid, entries, bytes, below: Some(level), first: Some(first), scope }
     }
 
-    fn check<E: Error + Send + Sync + 'static>(&self, bytes: &[u8]) -> Result<Page, WalkError<E>> {
+    pub(super) fn check<E: Error + Send + Sync + 'static>(&self, bytes: &[u8]) -> Result<Page, WalkError<E>> {
         let page = Page::decode(&self.cid, bytes)?;
         if page.totals() != Some((self.entries, self.bytes)) {
             return Err(WalkError::Totals { at: self.at.clone() });
@@ -121,9 +154,80 @@ pub struct WalkItem {
     pub number: u64,
 }
 
+/// The rules in force in a directory, or what must be brought to know them.
+pub(super) enum Rules {
+    Known(Scope),
+    NeedPage(Cid),
+    NeedContent(ContentId, u64),
+}
+
+/// The rules inside the directory `at`, whose files of rules are looked up in its pages.
+pub(super) fn rules_in<P: Pages>(
+    pages: &P,
+    selector: &Selector,
+    outer: &Scope,
+    at: &TreePath,
+    link: &DirLink,
+) -> Result<Rules, WalkError<P::Error>> {
+    let filter = selector.filter();
+    if filter.per_dir().is_empty() {
+        return Ok(Rules::Known(outer.clone()));
+    }
+    let above = selector.is_above(at);
+    let mut files = Vec::new();
+    for per_dir in filter.per_dir() {
+        let wanted = Name::new(&per_dir.name).ok().filter(|_| !above || per_dir.parents);
+        let found = match wanted {
+            Some(name) => lookup(pages, link, &name)?,
+            None => Lookup::Absent,
+        };
+        files.push(match found {
+            Lookup::Page(cid) => return Ok(Rules::NeedPage(cid)),
+            Lookup::Entry(Entry { node: Node::File { size, .. }, .. }) if size > MAX_MERGE => {
+                return Err(WalkError::LargeFilter { at: at.clone() });
+            }
+            Lookup::Entry(Entry { node: Node::File { id, size, .. }, .. }) => {
+                match pages.content(&id).map_err(WalkError::Store)? {
+                    Some(content) => Some(content),
+                    None => return Ok(Rules::NeedContent(id, size)),
+                }
+            }
+            Lookup::Entry(_) | Lookup::Absent => None,
+        });
+    }
+    let scope = filter.enter(outer, at, above, &files);
+    scope.map(Rules::Known).map_err(|source| WalkError::Filter { at: at.clone(), source })
+}
+
+/// What a search for one name met.
+enum Lookup {
+    Entry(Entry),
+    Absent,
+    /// This page is missing.
+    Page(Cid),
+}
+
+/// Finds one name in a directory; only the pages on the way to it are opened.
+fn lookup<P: Pages>(pages: &P, link: &DirLink, name: &Name) -> Result<Lookup, WalkError<P::Error>> {
+    let mut cid = link.cid;
+    loop {
+        let Some(bytes) = pages.page(&cid).map_err(WalkError::Store)? else { return Ok(Lookup::Page(cid)) };
+        match Page::decode(&cid, &bytes)? {
+            Page::Leaf(entries) => {
+                let found = entries.into_iter().find(|entry| entry.name == *name);
+                return Ok(found.map_or(Lookup::Absent, Lookup::Entry));
+            }
+            Page::Index { children, .. } => match children.into_iter().rev().find(|child| child.first <= *name) {
+                Some(child) => cid = child.cid,
+                None => return Ok(Lookup::Absent),
+            },
+        }
+    }
+}
+
 enum Frame {
-    Entries(TreePath, std::vec::IntoIter<Entry>),
-    Parts(TreePath, u8, std::vec::IntoIter<Child>),
+    Entries(TreePath, Scope, std::vec::IntoIter<Entry>),
+    Parts(TreePath, Scope, u8, std::vec::IntoIter<Child>),
 }
 
 /// Streams the selected entries in name order, each directory before what is below it.
@@ -142,16 +246,24 @@ impl<'a, P: Pages> Walk<'a, P> {
     pub fn new(pages: &'a P, root: &Cid, selector: &'a Selector) -> Result<Self, WalkError<P::Error>> {
         let node = root_node(pages, root)?;
         let mut walk = Self { pages, selector, stack: Vec::new(), number: 0 };
-        walk.open(Expect::top(TreePath::root(), &node.tree))?;
+        walk.open_dir(TreePath::root(), &node.tree, &selector.filter().top())?;
         Ok(walk)
+    }
+
+    fn open_dir(&mut self, at: TreePath, link: &DirLink, outer: &Scope) -> Result<(), WalkError<P::Error>> {
+        match rules_in(self.pages, self.selector, outer, &at, link)? {
+            Rules::Known(scope) => self.open(Expect::top(at, link, scope)),
+            Rules::NeedPage(cid) => Err(WalkError::Missing { cid: Box::new(cid) }),
+            Rules::NeedContent(id, _) => Err(WalkError::MissingContent { id }),
+        }
     }
 
     fn open(&mut self, expect: Expect) -> Result<(), WalkError<P::Error>> {
         let bytes = self.pages.page(&expect.cid).map_err(WalkError::Store)?;
         let bytes = bytes.ok_or_else(|| WalkError::Missing { cid: Box::new(expect.cid) })?;
         self.stack.push(match expect.check(&bytes)? {
-            Page::Leaf(entries) => Frame::Entries(expect.at, entries.into_iter()),
-            Page::Index { level, children } => Frame::Parts(expect.at, level, children.into_iter()),
+            Page::Leaf(entries) => Frame::Entries(expect.at, expect.scope, entries.into_iter()),
+            Page::Index { level, children } => Frame::Parts(expect.at, expect.scope, level, children.into_iter()),
         });
         Ok(())
     }
@@ -159,40 +271,42 @@ impl<'a, P: Pages> Walk<'a, P> {
     fn step(&mut self) -> Result<Option<WalkItem>, WalkError<P::Error>> {
         while let Some(frame) = self.stack.last_mut() {
             match frame {
-                Frame::Entries(at, entries) => {
-                    let at = at.clone();
-                    match entries.next() {
-                        None => drop(self.stack.pop()),
-                        Some(entry) => {
-                            if let Some(item) = self.enter(&at, entry)? {
-                                return Ok(Some(item));
-                            }
-                        }
+                Frame::Entries(at, scope, entries) => {
+                    let Some(entry) = entries.next() else {
+                        self.stack.pop();
+                        continue;
+                    };
+                    let (at, scope) = (at.clone(), scope.clone());
+                    if let Some(item) = self.enter(&at, &scope, entry)? {
+                        return Ok(Some(item));
                     }
                 }
-                Frame::Parts(at, level, children) => {
-                    let (at, level) = (at.clone(), *level);
-                    match children.next() {
-                        None => drop(self.stack.pop()),
-                        Some(child) => self.open(Expect::part(&at, child, level))?,
+                Frame::Parts(at, scope, level, children) => match children.next() {
+                    None => drop(self.stack.pop()),
+                    Some(child) => {
+                        let part = Expect::part(at, child, *level, scope);
+                        self.open(part)?;
                     }
-                }
+                },
             }
         }
         Ok(None)
     }
 
     /// Takes, passes or skips one entry; whatever is skipped still counts.
-    fn enter(&mut self, at: &TreePath, entry: Entry) -> Result<Option<WalkItem>, WalkError<P::Error>> {
+    fn enter(&mut self, at: &TreePath, scope: &Scope, entry: Entry) -> Result<Option<WalkItem>, WalkError<P::Error>> {
         let path = at.join(&entry.name).map_err(|source| WalkError::Path { at: at.clone(), source })?;
         let number = self.number;
-        let choice = self.selector.choose(&path, entry.is_dir());
-        self.number = self.number.saturating_add(if choice == Choice::Skip { entry.count() } else { 1 });
+        let choice = self.selector.choose(scope, &path, entry.is_dir());
+        let enters = choice != Choice::Skip && self.selector.enters(&path);
+        self.number = self.number.saturating_add(if enters || !entry.is_dir() { 1 } else { entry.count() });
         if choice == Choice::Skip {
             return Ok(None);
         }
-        if let Node::Dir(link) = &entry.node {
-            self.open(Expect::top(path.clone(), link))?;
+        if let Node::Dir(link) = &entry.node
+            && enters
+        {
+            self.open_dir(path.clone(), link, scope)?;
         }
         Ok((choice == Choice::Take).then_some(WalkItem { path, entry, number }))
     }
@@ -218,66 +332,4 @@ pub fn root_node<P: Pages>(pages: &P, root: &Cid) -> Result<RootNode, WalkError<
     let bytes = pages.page(root).map_err(WalkError::Store)?;
     let bytes = bytes.ok_or_else(|| WalkError::Missing { cid: Box::new(*root) })?;
     Ok(RootNode::decode(root, &bytes)?)
-}
-
-/// Finds the pages on the way to what is selected that the store lacks, a batch at a time: fetch them, put them, ask again.
-pub struct Frontier<'a> {
-    selector: &'a Selector,
-    root: Option<Cid>,
-    open: Vec<Expect>,
-}
-
-impl<'a> Frontier<'a> {
-    /// Begins at a root node.
-    pub fn new(root: Cid, selector: &'a Selector) -> Self {
-        Self { selector, root: Some(root), open: Vec::new() }
-    }
-
-    /// The next pages to fetch, `max` at most; empty when the store has all.
-    ///
-    /// # Errors
-    /// A page in the store is refused, or the store fails.
-    pub fn missing<P: Pages>(&mut self, pages: &P, max: usize) -> Result<Vec<Cid>, WalkError<P::Error>> {
-        if let Some(root) = self.root {
-            if pages.page(&root).map_err(WalkError::Store)?.is_none() {
-                return Ok(vec![root]);
-            }
-            let node = root_node(pages, &root)?;
-            self.open.push(Expect::top(TreePath::root(), &node.tree));
-            self.root = None;
-        }
-        let mut waiting: Vec<Expect> = Vec::new();
-        while waiting.len() < max
-            && let Some(expect) = self.open.pop()
-        {
-            match pages.page(&expect.cid).map_err(WalkError::Store)? {
-                Some(bytes) => self.expand(&expect, &bytes)?,
-                None => waiting.push(expect),
-            }
-        }
-        let mut missing: Vec<Cid> = waiting.iter().map(|expect| expect.cid).collect();
-        missing.sort_unstable();
-        missing.dedup();
-        self.open.extend(waiting);
-        Ok(missing)
-    }
-
-    fn expand<E: Error + Send + Sync + 'static>(&mut self, expect: &Expect, bytes: &[u8]) -> Result<(), WalkError<E>> {
-        let at = &expect.at;
-        match expect.check(bytes)? {
-            Page::Index { level, children } => {
-                self.open.extend(children.into_iter().map(|child| Expect::part(at, child, level)));
-            }
-            Page::Leaf(entries) => {
-                for entry in entries {
-                    let Node::Dir(link) = &entry.node else { continue };
-                    let path = at.join(&entry.name).map_err(|source| WalkError::Path { at: at.clone(), source })?;
-                    if self.selector.choose(&path, true) != Choice::Skip {
-                        self.open.push(Expect::top(path, link));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
 }

@@ -29,6 +29,8 @@ const SET_ASIDE: u32 = 2;
 const VERSION: &[u8] = b"v";
 /// First byte of the key of a page; its CID follows.
 const PAGE: u8 = b'p';
+/// First byte of the key of a small content; its id follows.
+const CONTENT: u8 = b'c';
 /// First byte of the key of a directory's row; BLAKE3 of the tree's key and the path follow.
 const STATS: u8 = b's';
 
@@ -122,6 +124,11 @@ impl Index {
     /// Stores pages, all or none.
     pub fn put_pages<'a>(&self, pages: impl IntoIterator<Item = (&'a Cid, &'a [u8])>) -> Result<(), IndexError> {
         self.put(pages.into_iter().map(|(cid, bytes)| (page_key(cid), bytes.to_vec())))
+    }
+
+    /// Stores a small file that decides what of a tree is wanted.
+    pub fn put_content(&self, id: &ContentId, bytes: &[u8]) -> Result<(), IndexError> {
+        self.put([(content_key(id), bytes.to_vec())])
     }
 
     /// What is known of the files of directory `path` in the tree called `tree` (any bytes, such as its path). Empty
@@ -267,6 +274,14 @@ impl Pages for Index {
     fn page(&self, cid: &Cid) -> Result<Option<Vec<u8>>, IndexError> {
         Self::page(self, cid)
     }
+
+    fn content(&self, id: &ContentId) -> Result<Option<Vec<u8>>, IndexError> {
+        self.get(&content_key(id))
+    }
+}
+
+fn content_key(id: &ContentId) -> Vec<u8> {
+    [&[CONTENT], id.as_bytes().as_slice()].concat()
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ impl Node {
             reference: request.reference.clone(),
             directory: request.dest.clone(),
             role: Role::Mirror,
-            filters: request.select.to_texts(),
+            selection: request.selection.clone(),
             late: request.late.clone(),
             watch: request.watch,
             key: None,

@@ -1,6 +1,7 @@
 //! The two flows. Publish: scan, tree, index, sign, announce. Fetch: resolve, sources, pages, plan, bytes, place, index,
 //! report.
 
+mod backup;
 pub mod dest;
 pub mod fetch;
 pub mod holding;
@@ -182,6 +183,12 @@ pub enum SyncError {
     Guarded {
         /// Which guard, with figures.
         reason: String,
+    },
+    /// Nobody answered in the time that the user gave (35).
+    #[error("nobody answered within {seconds} s")]
+    ConnectTimeout {
+        /// The limit.
+        seconds: u64,
     },
     /// A limit set by the user stopped the pass (47).
     #[error("{reason}")]

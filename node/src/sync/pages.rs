@@ -4,9 +4,10 @@ use cid::Cid;
 
 use super::source::{Finder, Source};
 use super::{ModuleRef, Node, SyncError};
+use crate::manifest::ContentId;
+use crate::manifest::frontier::{Frontier, Missing};
 use crate::manifest::page::{Page, PageError, RootNode};
 use crate::manifest::select::Selector;
-use crate::manifest::walk::Frontier;
 use crate::wire::Error as WireError;
 
 /// Pages asked for at once.
@@ -51,7 +52,11 @@ pub async fn bring(
             continue;
         };
         turn += 1;
-        match ask(node, module, &sources[at], &missing).await {
+        let answer = match missing.contents.first() {
+            Some((id, size)) => ask_content(node, module, &sources[at], *id, *size).await,
+            None => ask(node, module, &sources[at], &missing.pages).await,
+        };
+        match answer {
             Ok((0, _)) => vain += 1,
             Ok((pages, bytes)) => {
                 vain = 0;
@@ -77,7 +82,7 @@ fn drop_source(sources: &mut Vec<Source>, at: usize, lie: bool, why: &str, finde
     if lie { finder.ban(peer) } else { finder.lost(peer) }
 }
 
-async fn wait(finder: &mut Finder, sources: &mut Vec<Source>, missing: &[Cid]) -> Result<(), SyncError> {
+async fn wait(finder: &mut Finder, sources: &mut Vec<Source>, missing: &Missing) -> Result<(), SyncError> {
     let next = tokio::time::timeout(super::fetch::PATIENCE, finder.next()).await;
     match next {
         Ok(source) => {
@@ -88,8 +93,12 @@ async fn wait(finder: &mut Finder, sources: &mut Vec<Source>, missing: &[Cid]) -
     }
 }
 
-fn no_pages(missing: &[Cid], sources: &[Source], finder: &Finder) -> SyncError {
-    SyncError::NoSource { pieces: missing.len(), sources: sources.len(), tried: finder.tried() }
+fn no_pages(missing: &Missing, sources: &[Source], finder: &Finder) -> SyncError {
+    SyncError::NoSource {
+        pieces: missing.pages.len() + missing.contents.len(),
+        sources: sources.len(),
+        tried: finder.tried(),
+    }
 }
 
 enum Ask {
@@ -97,6 +106,24 @@ enum Ask {
     Failed(SyncError),
     /// This source cannot, and whether it lied.
     Source(bool, String),
+}
+
+/// Asks one source for a file of rules.
+async fn ask_content(
+    node: &Node,
+    module: &ModuleRef,
+    source: &Source,
+    id: ContentId,
+    size: u64,
+) -> Result<(u64, u64), Ask> {
+    let answer = source.client.batch(module.id, &[(id, size)]).await;
+    let answer = answer.map_err(|error| Ask::Source(matches!(error, WireError::Lie { .. }), error.to_string()))?;
+    let Some(bytes) = answer.into_iter().next().flatten() else { return Ok((0, 0)) };
+    if ContentId::of(&bytes) != id {
+        return Err(Ask::Source(true, format!("wrong bytes for {id}")));
+    }
+    node.index.put_content(&id, &bytes).map_err(|error| Ask::Failed(error.into()))?;
+    Ok((1, bytes.len() as u64))
 }
 
 /// Asks one source, and puts what verifies into the index. Returns pages and bytes.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::Multiaddr;
 use tracker_less::record::{CheckedBundle, Generation};
@@ -11,17 +11,18 @@ use tracker_less::record::{CheckedBundle, Generation};
 use super::dest::{Destination, Found};
 use super::fetch::{Download, Progress};
 use super::place::{Placed, Placing};
-use super::plan::{self, Change, Local, LocalKind, Plan, Remote, Rules, Step};
+use super::plan::{self, Guard, Local, LocalKind, Plan, Remote, Rules};
 use super::resolve::{Resolved, Wanted, resolve};
 use super::shelf::Arriving;
 use super::source::Finder;
 use super::{ModuleRef, Node, SourceRow, SyncError, pages};
 use crate::manifest::ContentId;
-use crate::manifest::entry::Node as EntryKind;
-use crate::manifest::glob;
+use crate::manifest::entry::{Entry, Node as EntryKind};
+use crate::manifest::filter::Wild;
 use crate::manifest::page::RootNode;
-use crate::manifest::path::{Name, TreePath};
+use crate::manifest::path::{Name, TreePath, escape};
 use crate::manifest::select::Selector;
+use crate::manifest::selection::Selection;
 use crate::manifest::walk::{Walk, root_node};
 use crate::store::stage::Stage;
 
@@ -49,6 +50,8 @@ pub struct Request {
     pub hints: Vec<Multiaddr>,
     /// What of the module: path and filters.
     pub select: Selector,
+    /// The same, for the registration.
+    pub selection: Selection,
     /// The one selected file gets this name.
     pub rename: Option<Name>,
     /// The destination, absolute.
@@ -75,6 +78,8 @@ pub struct Request {
     pub max_total: Option<u64>,
     /// Most bytes to fetch.
     pub max_transfer: Option<u64>,
+    /// How long somebody may take to answer.
+    pub contimeout: Option<Duration>,
 }
 
 /// What a pass did.
@@ -94,6 +99,12 @@ pub struct Report {
     pub sources: Vec<SourceRow>,
     /// Pages fetched.
     pub pages: u64,
+    /// Their bytes.
+    pub page_bytes: u64,
+    /// Seconds until they were there.
+    pub page_seconds: f64,
+    /// The destination is new.
+    pub is_new: bool,
     /// Seconds.
     pub seconds: f64,
 }
@@ -121,11 +132,18 @@ async fn into(
 ) -> Result<Report, SyncError> {
     let start = Instant::now();
     let mut finder = Finder::start(Arc::clone(node), request.module.clone(), request.hints.clone());
-    let resolved = resolve(node, &request.module, request.wanted, &mut finder).await?;
+    let resolving = resolve(node, &request.module, request.wanted, &mut finder);
+    let resolved = match request.contimeout {
+        None => resolving.await?,
+        Some(limit) => tokio::time::timeout(limit, resolving)
+            .await
+            .map_err(|_| SyncError::ConnectTimeout { seconds: limit.as_secs() })??,
+    };
     let Resolved { bundle, mut sources, newest } = resolved;
     check_rollback(node, request, &target, &bundle)?;
     let root = *bundle.root();
     let count = pages::bring(node, &request.module, root, &request.select, &mut sources, &mut finder).await?;
+    let page_seconds = start.elapsed().as_secs_f64();
     let tree = selected(node, request, &bundle)?;
     let found = look(node, request, &target, &tree).await?;
     let mut report = Report {
@@ -136,11 +154,14 @@ async fn into(
         skipped_deletions: 0,
         sources: Vec::new(),
         pages: count.pages,
+        page_bytes: count.bytes,
+        page_seconds,
+        is_new: target.is_new,
         seconds: 0.0,
     };
     check_guards(request, &mut report)?;
     let pass = Arc::new((target, tree, found));
-    if !request.dry_run && !report.plan.steps.is_empty() {
+    if !request.dry_run && report.plan.has_changes() {
         let own = pass.0.own_dir()?;
         let stage = blocking(move || Ok(Arc::new(Stage::open(&own)?))).await?;
         report.sources = download(node, request, &report, &stage, sources, &mut finder, progress).await?;
@@ -157,6 +178,8 @@ async fn into(
 pub struct Selected {
     /// The top of the whole tree.
     pub root: RootNode,
+    /// The directory that is the transfer root, where it is one of the module.
+    pub top: Option<Entry>,
     /// The entries, paths below the transfer root.
     pub entries: Vec<Remote>,
 }
@@ -177,36 +200,73 @@ pub fn selected(node: &Node, request: &Request, bundle: &CheckedBundle) -> Resul
             return Err(SyncError::BadTree { module: module.to_string(), reason, unsupported: false });
         }
         if let Some(path) = item.path.relative_to(select.base()) {
-            entries.push(Remote { path, number: item.number, entry: item.entry });
+            let listed = item.entry.is_dir() && select.lists(&item.path);
+            entries.push(Remote { path, number: item.number, entry: item.entry, listed });
         }
     }
     if let (Some(name), [file]) = (&request.rename, entries.as_mut_slice()) {
         file.path = TreePath::root().join(name).unwrap_or_default();
     }
     let named = select.only().is_some() || !select.base().is_root();
-    if entries.is_empty() && named && !select.has_rules() && !stands(node, request, bundle)? {
-        let path = select.only().map_or_else(|| select.base().to_string(), |name| format!("{}/{name}", select.base()));
+    if entries.is_empty() && named && !select.has_rules() && !stands(node, request, bundle)?.is_some() {
+        let path = select
+            .only()
+            .map_or_else(|| select.base().to_string(), |name| format!("{}/{}", select.base(), escape(name)));
         return Err(SyncError::UnknownPath { path: path.trim_start_matches('/').to_owned() });
     }
-    Ok(Selected { root, entries })
+    let top = top(node, request, bundle, &root)?;
+    Ok(Selected { root, top, entries })
 }
 
-/// True if the transfer root is a directory of the module (which may be empty).
-fn stands(node: &Node, request: &Request, bundle: &CheckedBundle) -> Result<bool, SyncError> {
+/// The transfer root as an entry of its own.
+fn top(node: &Node, request: &Request, bundle: &CheckedBundle, root: &RootNode) -> Result<Option<Entry>, SyncError> {
+    if !request.select.base().is_root() {
+        return stands(node, request, bundle);
+    }
+    // The root has no name; any will do.
+    let Ok(name) = Name::new(".murmir") else { return Ok(None) };
+    Ok(Some(Entry { name, mode: root.mode, mtime: root.mtime, node: EntryKind::Dir(root.tree.clone()) }))
+}
+
+/// The transfer root, if it is a directory of the module (which may be empty).
+fn stands(node: &Node, request: &Request, bundle: &CheckedBundle) -> Result<Option<Entry>, SyncError> {
     let (base, only) = (request.select.base(), request.select.only());
-    let (Some(name), None) = (base.name(), only) else { return Ok(false) };
+    let (Some(name), None) = (base.name(), only) else { return Ok(None) };
     let select = Selector::below(base.parent().unwrap_or_default(), Some(name));
     let refuse = |error| SyncError::tree(&request.module, error);
     let mut walk = Walk::new(&*node.index, bundle.root(), &select).map_err(refuse)?;
-    Ok(matches!(walk.next(), Some(Ok(item)) if item.entry.is_dir()))
+    Ok(walk.next().and_then(Result::ok).map(|item| item.entry).filter(Entry::is_dir))
 }
 
 /// Looks at the destination off the event loop.
 async fn look(node: &Arc<Node>, request: &Request, target: &Destination, tree: &Selected) -> Result<Found, SyncError> {
     let sizes: HashSet<u64> = tree.entries.iter().filter_map(|item| file(item).map(|(_, size)| size)).collect();
-    let select = request.select.clone();
+    let area = Area::of(request, tree);
     let (node, target) = (Arc::clone(node), target.clone());
-    blocking(move || target.scan(&node.index, &sizes, &|path, dir| select.wants(path, dir))).await
+    blocking(move || target.scan(&node.index, &sizes, &|path, is_dir| !is_dir || area.enters(path))).await
+}
+
+/// The directories of the destination that matter: those of the module, and where things may be deleted all below.
+struct Area {
+    dirs: HashSet<TreePath>,
+    listed: HashSet<TreePath>,
+}
+
+impl Area {
+    fn of(request: &Request, tree: &Selected) -> Self {
+        let dirs = tree.entries.iter().filter(|item| item.entry.is_dir());
+        let listed = dirs.clone().filter(|item| item.listed && request.rules.delete).map(|item| item.path.clone());
+        let mut listed: HashSet<TreePath> = listed.collect();
+        if request.rules.delete && request.select.lists(request.select.base()) {
+            listed.insert(TreePath::root());
+        }
+        Self { dirs: dirs.map(|item| item.path.clone()).collect(), listed }
+    }
+
+    fn enters(&self, dir: &TreePath) -> bool {
+        self.dirs.contains(dir)
+            || std::iter::successors(dir.parent(), TreePath::parent).any(|up| self.listed.contains(&up))
+    }
 }
 
 fn file(item: &Remote) -> Option<(ContentId, u64)> {
@@ -217,19 +277,16 @@ fn file(item: &Remote) -> Option<(ContentId, u64)> {
 }
 
 fn make_plan(request: &Request, target: &Destination, tree: &Selected, found: &Found) -> Result<Plan, SyncError> {
-    let protected = |path: &TreePath, dir: bool| !request.select.wants(path, dir);
-    let mut plan = plan::make(&tree.entries, &found.tree, request.rules, protected);
-    if *request.select.base() == TreePath::root() && request.select.only().is_none() && !target.is_unmade() {
-        let (mode, mtime) = (tree.root.mode, tree.root.mtime);
-        plan.dirs.insert(TreePath::root(), (mode, mtime));
-        let own = target.root.own_stat()?;
-        let differs =
-            (request.rules.perms && own.mode & 0o1777 != mode) || (request.rules.times && own.stamp.mtime != mtime);
-        if differs {
-            let old = Local { kind: LocalKind::Dir, mode: own.mode, mtime: own.stamp.mtime };
-            let step = Step { path: TreePath::root(), change: Change::SetDir, mode, mtime, replaces: Some(old) };
-            plan.steps.insert(0, step);
-        }
+    let (select, rules) = (&request.select, &request.rules);
+    let files = if rules.delete { target.rule_files(select.filter(), &found.tree) } else { HashMap::new() };
+    let root_listed = select.lists(select.base());
+    let guard = Guard { filter: select.filter(), files, root_listed };
+    let mut plan = plan::make(tree.entries.clone(), &found.tree, rules, &guard);
+    if let Some(top) = tree.top.as_ref().filter(|_| root_listed) {
+        plan.others.0 += 1;
+        let own = if target.is_unmade() { None } else { Some(target.root.own_stat()?) };
+        let old = own.map(|own| Local { kind: LocalKind::Dir, mode: own.mode & 0o1777, mtime: own.stamp.mtime });
+        plan.set_root(top, old.filter(|_| !target.is_new), rules);
     }
     Ok(plan)
 }
@@ -304,14 +361,14 @@ type Pass = Arc<(Destination, Selected, Found)>;
 
 async fn place(request: &Request, mut report: Report, stage: Arc<Stage>, pass: &Pass) -> Result<Report, SyncError> {
     let (pass, late) = (Arc::clone(pass), [request.late.clone(), pass.1.root.late.clone()].concat());
-    let (rules, keep_old) = (request.rules, request.kind == Kind::Mirror);
+    let (backup, keep_old) = (request.rules.backup.clone(), request.kind == Kind::Mirror);
     blocking(move || {
         let placing = Placing {
             root: &pass.0.root,
             own: &pass.0.own_dir()?,
             stage: &stage,
             plan: &report.plan,
-            rules,
+            backup: backup.as_ref(),
             keep_old,
             now: super::unix_now(),
         };
@@ -325,8 +382,8 @@ async fn place(request: &Request, mut report: Report, stage: Arc<Stage>, pass: &
 fn matches_late(pattern: &str, path: &TreePath) -> bool {
     let pattern = pattern.as_bytes();
     match path.name() {
-        Some(name) if !pattern.contains(&b'/') => glob::matches(pattern, name.as_bytes()),
-        _ => glob::matches(pattern.strip_prefix(b"/").unwrap_or(pattern), path.as_bytes()),
+        Some(name) if !pattern.contains(&b'/') => Wild::new(pattern).matches(name.as_bytes()),
+        _ => Wild::new(pattern.strip_prefix(b"/").unwrap_or(pattern)).matches(path.as_bytes()),
     }
 }
 
@@ -351,7 +408,7 @@ async fn remember(node: &Arc<Node>, request: &Request, report: &Report, pass: &P
         if request.kind == Kind::Fetch {
             target.clean_up();
             // That changed the directory once more.
-            if let Some((_, mtime)) = root.filter(|_| request.rules.times) {
+            if let Some((_, Some(mtime))) = root {
                 target.root.set_own_mtime(mtime)?;
             }
         }

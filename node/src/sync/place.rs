@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::plan::{Change, LocalKind, Origin, Plan, Rules, Step};
+use super::backup::Backups;
+use super::plan::{Backup, Change, LocalKind, Origin, Plan, Step};
 use crate::manifest::ContentId;
 use crate::manifest::path::{Name, TreePath};
 use crate::store::files::{Dir, FileError, clone_file};
@@ -36,8 +37,8 @@ pub struct Placing<'a> {
     pub stage: &'a Stage,
     /// What to do.
     pub plan: &'a Plan,
-    /// Which attributes to set.
-    pub rules: Rules,
+    /// Where replaced and deleted files of the user's go, if anywhere.
+    pub backup: Option<&'a Backup>,
     /// Keep superseded and deleted files for others to finish with (mirrors).
     pub keep_old: bool,
     /// Seconds since the epoch.
@@ -51,7 +52,7 @@ impl Placing<'_> {
     /// A full or failing disk ends the pass; whatever else goes wrong with one path is listed in [`Placed::problems`].
     pub fn run(&self, is_late: impl Fn(&TreePath) -> bool) -> Result<Placed, FileError> {
         let mut placed = Placed::default();
-        if self.plan.steps.is_empty() {
+        if !self.plan.has_changes() {
             return Ok(placed);
         }
         let ready = empty_dir(self.own, READY_DIR)?;
@@ -81,7 +82,8 @@ impl Placing<'_> {
                 guard(placed, &parent, dir.set_mode(&name, WORKING_MODE))?;
             }
         }
-        for step in self.plan.steps.iter().filter(|step| step.change == Change::MakeDir) {
+        let made = |step: &&Step| step.change == Change::MakeDir && !step.path.is_root();
+        for step in self.plan.steps.iter().filter(made) {
             guard(placed, &step.path, self.make_directory(step))?;
         }
         Ok(())
@@ -157,17 +159,13 @@ impl Placing<'_> {
             }
         }
         let (ready, name) = (&place.0, place.1.as_str());
-        let mode = match (&step.replaces, self.rules.perms) {
-            (Some(old), false) => old.mode,
-            _ => step.mode,
-        };
-        ready.set_mode(name, mode)?;
-        if self.rules.times { ready.set_mtime(name, step.mtime) } else { Ok(()) }
+        ready.set_mode(name, step.mode)?;
+        set_mtime(ready, name.as_bytes(), step.mtime)
     }
 
     fn assemble_symlink(&self, ready: &Dir, step: &Step, target: &[u8], name: &str) -> Result<(), FileError> {
         ready.symlink(target, name)?;
-        if self.rules.times { ready.set_mtime(name, step.mtime) } else { Ok(()) }
+        set_mtime(ready, name.as_bytes(), step.mtime)
     }
 
     /// One rename: the path shows the old entry until it shows the new one.
@@ -180,6 +178,7 @@ impl Placing<'_> {
                 dirs.clear();
             } else {
                 self.retire(&dir, &last, &old.kind)?;
+                self.back_up(&step.path, &dir, &last)?;
             }
         }
         from.rename(name, &dir, &last)
@@ -214,10 +213,10 @@ impl Placing<'_> {
     fn touch(&self, step: &Step) -> Result<(), FileError> {
         let (dir, name) = locate(self.root, &step.path)?;
         let is_link = matches!(step.replaces.as_ref().map(|old| &old.kind), Some(LocalKind::Symlink(_)));
-        if self.rules.perms && !is_link {
+        if !is_link {
             dir.set_mode(&name, step.mode)?;
         }
-        if self.rules.times { dir.set_mtime(&name, step.mtime) } else { Ok(()) }
+        set_mtime(&dir, name.as_bytes(), step.mtime)
     }
 
     fn delete(&self, placed: &mut Placed) -> Result<(), FileError> {
@@ -236,6 +235,7 @@ impl Placing<'_> {
             return ok_if_missing(dir.remove_dir(&name));
         }
         ok_if_missing(self.retire(&dir, &name, &old.kind))?;
+        ok_if_missing(self.back_up(&step.path, &dir, &name))?;
         ok_if_missing(dir.unlink(&name))
     }
 
@@ -245,6 +245,11 @@ impl Placing<'_> {
             LocalKind::File { id: Some(id), .. } if self.keep_old => self.stage.keep(id, dir, name, self.now),
             _ => Ok(()),
         }
+    }
+
+    /// Keeps an old file where the user wants backups.
+    fn back_up(&self, path: &TreePath, dir: &Dir, name: &Name) -> Result<(), FileError> {
+        self.backup.map_or(Ok(()), |backup| Backups { root: self.root, backup }.keep(path, dir, name))
     }
 
     /// Attributes of directories come last, deepest first: every change below had moved their times.
@@ -259,16 +264,14 @@ impl Placing<'_> {
         Ok(())
     }
 
-    fn set_directory(&self, path: &TreePath, mode: u16, mtime: i64) -> Result<(), FileError> {
+    fn set_directory(&self, path: &TreePath, mode: u16, mtime: Option<i64>) -> Result<(), FileError> {
         if path.is_root() {
-            if self.rules.perms {
-                self.root.set_own_mode(mode)?;
-            }
-            return if self.rules.times { self.root.set_own_mtime(mtime) } else { Ok(()) };
+            self.root.set_own_mode(mode)?;
+            return mtime.map_or(Ok(()), |mtime| self.root.set_own_mtime(mtime));
         }
         let (dir, name) = locate(self.root, path)?;
-        dir.set_mode(&name, if self.rules.perms { mode } else { mode | WORKING_MODE })?;
-        if self.rules.times { dir.set_mtime(&name, mtime) } else { Ok(()) }
+        dir.set_mode(&name, mode)?;
+        set_mtime(&dir, name.as_bytes(), mtime)
     }
 }
 
@@ -291,6 +294,10 @@ fn is_disk(error: &FileError) -> bool {
     error.is_full() || error.is_read_only()
 }
 
+fn set_mtime(dir: &Dir, name: &[u8], mtime: Option<i64>) -> Result<(), FileError> {
+    mtime.map_or(Ok(()), |mtime| dir.set_mtime(name, mtime))
+}
+
 fn ok_if_missing(result: Result<(), FileError>) -> Result<(), FileError> {
     match result {
         Err(error) if error.is_missing() => Ok(()),
@@ -298,9 +305,10 @@ fn ok_if_missing(result: Result<(), FileError>) -> Result<(), FileError> {
     }
 }
 
+/// None where the path is gone, or what led to it has made room for a file.
 fn found<T>(result: Result<T, FileError>) -> Result<Option<T>, FileError> {
     match result {
-        Err(error) if error.is_missing() => Ok(None),
+        Err(error) if error.is_missing() || error.is_other_kind() => Ok(None),
         other => other.map(Some),
     }
 }

@@ -2,14 +2,71 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 mod tests;
 
 /// Width of the size column of a listing.
 const SIZE_WIDTH: usize = 14;
-/// Prefixes of human-readable sizes (powers of 1000, as `-h` of rsync 3).
+/// ... where numbers have no commas.
+const PLAIN_WIDTH: usize = 11;
+/// Prefixes of human-readable sizes.
 const PREFIXES: [char; 5] = ['K', 'M', 'G', 'T', 'P'];
+
+/// How numbers are written: rsync's levels of `-h`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Numbers {
+    /// `--no-h`: digits.
+    Plain,
+    /// Digits in groups of three.
+    #[default]
+    Commas,
+    /// `-h`: units of 1000.
+    Thousands,
+    /// `-hh`: units of 1024.
+    Binary,
+}
+
+impl Numbers {
+    /// A whole number.
+    #[allow(clippy::cast_precision_loss, reason = "shown with two decimals")]
+    pub fn show(self, value: u64) -> String {
+        let unit = match self {
+            Self::Plain => return value.to_string(),
+            Self::Commas => return commas(value),
+            Self::Thousands => 1000.0,
+            Self::Binary => 1024.0,
+        };
+        let mut scaled = value as f64;
+        let mut prefix = None;
+        for next in PREFIXES {
+            if scaled < unit {
+                break;
+            }
+            scaled /= unit;
+            prefix = Some(next);
+        }
+        prefix.map_or_else(|| value.to_string(), |prefix| format!("{scaled:.2}{prefix}"))
+    }
+
+    /// A count, which never gets a unit.
+    pub fn count(self, value: u64) -> String {
+        if self == Self::Plain { value.to_string() } else { commas(value) }
+    }
+
+    /// A number with two decimals.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative; saturates")]
+    fn decimals(self, value: f64) -> String {
+        match self {
+            Self::Thousands | Self::Binary if value >= 1000.0 => self.show(value as u64),
+            _ => {
+                let hundredths = (value * 100.0).round() as u64;
+                format!("{}.{:02}", self.count(hundredths / 100), hundredths % 100)
+            }
+        }
+    }
+}
 
 /// What kind of entry a line is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,13 +101,14 @@ pub struct Changes {
     pub size: bool,
     /// `t`: modification time.
     pub time: bool,
+    /// `T`: the time is not kept, and becomes that of the transfer.
+    pub now: bool,
     /// `p`: permissions.
     pub perms: bool,
 }
 
-/// The itemized line of an entry: `>f.st...... name`. `changes` is none for what is new. `path` is escaped; `suffix` is what
-/// follows it, such as `/` or ` -> target`.
-pub fn item(update: Update, kind: Kind, changes: Option<Changes>, path: &str, suffix: &str) -> String {
+/// The eleven letters of an entry: `>f.st......`. `changes` is none for what is new.
+pub fn item(update: Update, kind: Kind, changes: Option<Changes>) -> String {
     let update = match update {
         Update::Receive => '>',
         Update::Create => 'c',
@@ -64,18 +122,15 @@ pub fn item(update: Update, kind: Kind, changes: Option<Changes>, path: &str, su
     };
     let attributes = match changes {
         None => "+".repeat(9),
-        Some(changes) if changes == Changes::default() => " ".repeat(9),
-        Some(Changes { content, size, time, perms }) => {
-            let marks = [(content, 'c'), (size, 's'), (time, 't'), (perms, 'p')];
+        // Nothing to tell of what is not transferred: blank.
+        Some(changes) if changes == Changes::default() && update != '>' => " ".repeat(9),
+        Some(Changes { content, size, time, now, perms }) => {
+            let time = if now { (true, 'T') } else { (time, 't') };
+            let marks = [(content, 'c'), (size, 's'), time, (perms, 'p')];
             marks.iter().map(|(set, letter)| if *set { *letter } else { '.' }).chain(".....".chars()).collect()
         }
     };
-    format!("{update}{kind}{attributes} {path}{suffix}")
-}
-
-/// The itemized line of a deletion; `path` is escaped and ends with `/` for a directory.
-pub fn deleting(path: &str) -> String {
-    format!("*deleting   {path}")
+    format!("{update}{kind}{attributes}")
 }
 
 /// One entry of a listing.
@@ -97,19 +152,22 @@ pub struct Listed<'a> {
 
 impl Listed<'_> {
     /// `-rw-r--r--              6 2026/11/23 02:52:03 a.txt`, in the time of `zone`.
-    pub fn line(&self, zone: &TimeZone) -> String {
+    pub fn line(&self, numbers: Numbers, zone: &TimeZone) -> String {
         let letter = match self.kind {
             Kind::File => '-',
             Kind::Dir => 'd',
             Kind::Symlink => 'l',
         };
-        let (permissions, size, time) = (permissions(self.mode), commas(self.size), local_time(self.mtime, zone));
+        let (permissions, size) = (permissions(self.mode), numbers.show(self.size));
+        let (width, time) =
+            (if numbers == Numbers::Plain { PLAIN_WIDTH } else { SIZE_WIDTH }, local_time(self.mtime, zone));
         let arrow = self.target.map(|target| format!(" -> {target}")).unwrap_or_default();
-        format!("{letter}{permissions} {size:>SIZE_WIDTH$} {time} {}{arrow}", self.path)
+        format!("{letter}{permissions} {size:>width$} {time} {}{arrow}", self.path)
     }
 }
 
-fn permissions(mode: u16) -> String {
+/// `rwxr-xr-x`.
+pub fn permissions(mode: u16) -> String {
     let bit = |at: usize| if mode & (0o400 >> at) == 0 { '-' } else { ['r', 'w', 'x'][at % 3] };
     let mut text: String = (0..9).map(bit).collect();
     if mode & 0o1000 != 0 {
@@ -118,7 +176,8 @@ fn permissions(mode: u16) -> String {
     text
 }
 
-fn local_time(mtime: i64, zone: &TimeZone) -> String {
+/// `2026/11/23 02:52:03`.
+pub fn local_time(mtime: i64, zone: &TimeZone) -> String {
     match Timestamp::from_nanosecond(i128::from(mtime)) {
         Ok(time) => time.to_zoned(zone.clone()).strftime("%Y/%m/%d %H:%M:%S").to_string(),
         Err(_) => "????/??/?? ??:??:??".to_owned(),
@@ -136,30 +195,31 @@ pub struct Summary {
     pub seconds: f64,
     /// Bytes of the tree.
     pub total: u64,
-    /// `-h`.
-    pub human: bool,
+    /// How numbers are written.
+    pub numbers: Numbers,
 }
 
 impl Summary {
     /// `sent N bytes  received N bytes  N bytes/sec`, `total size is N  speedup is N.NN`.
     #[allow(clippy::cast_precision_loss, reason = "shown with two decimals")]
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is not negative; saturates")]
     pub fn lines(&self) -> [String; 2] {
         let moved = self.sent.saturating_add(self.received);
         // rsync adds half a second, so that short runs do not boast.
         let rate = moved as f64 / (0.5 + self.seconds.max(0.0));
         let speedup = self.total as f64 / moved.max(1) as f64;
-        let number = |value| if self.human { human(value) } else { commas(value) };
-        let rate = if self.human { human(rate as u64) } else { decimals(rate) };
+        let numbers = self.numbers;
+        let (sent, received, rate) = (numbers.show(self.sent), numbers.show(self.received), numbers.decimals(rate));
+        // The speedup is no amount: it never gets a unit.
+        let speedup = if numbers == Numbers::Plain { numbers } else { Numbers::Commas }.decimals(speedup);
         [
-            format!("sent {} bytes  received {} bytes  {rate} bytes/sec", number(self.sent), number(self.received)),
-            format!("total size is {}  speedup is {}", number(self.total), decimals(speedup)),
+            format!("sent {sent} bytes  received {received} bytes  {rate} bytes/sec"),
+            format!("total size is {}  speedup is {speedup}", numbers.show(self.total)),
         ]
     }
 }
 
 /// Digits in groups of three: `307,541`.
-pub fn commas(value: u64) -> String {
+fn commas(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -169,25 +229,4 @@ pub fn commas(value: u64) -> String {
         text.push(digit);
     }
     text
-}
-
-/// `1.23G`: two decimals and a prefix from 1000 on, as `-h`.
-#[allow(clippy::cast_precision_loss, reason = "shown with two decimals")]
-pub fn human(value: u64) -> String {
-    let mut scaled = value as f64;
-    let mut prefix = None;
-    for next in PREFIXES {
-        if scaled < 1000.0 {
-            break;
-        }
-        scaled /= 1000.0;
-        prefix = Some(next);
-    }
-    prefix.map_or_else(|| value.to_string(), |prefix| format!("{scaled:.2}{prefix}"))
-}
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is not negative; saturates")]
-fn decimals(value: f64) -> String {
-    let hundredths = (value * 100.0).round() as u64;
-    format!("{}.{:02}", commas(hundredths / 100), hundredths % 100)
 }

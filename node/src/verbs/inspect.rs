@@ -12,7 +12,8 @@ use super::{Event, Output, format};
 use crate::error::{Exit, Failure};
 use crate::manifest::entry::{Entry, Node as Kind};
 use crate::manifest::path::{TreePath, escape};
-use crate::manifest::select::Selector;
+use crate::manifest::select::{Depth, Selector};
+use crate::manifest::selection::Selection;
 use crate::manifest::walk::{Walk, WalkItem};
 use crate::reference::Reference;
 use crate::service::Service;
@@ -44,8 +45,8 @@ pub struct Ls {
     pub long: bool,
     /// Everything below.
     pub recursive: bool,
-    /// Ordered patterns: (include, pattern).
-    pub rules: Vec<(bool, String)>,
+    /// What of it.
+    pub selection: Selection,
 }
 
 /// A tree whose selected pages are in the index.
@@ -79,9 +80,8 @@ fn items(service: &Service, reference: &Reference, opened: &Opened) -> Result<Ve
 /// Nobody has the module, or the tree is refused.
 pub async fn is_file(service: &Service, reference: &Reference) -> Result<bool, Failure> {
     let (base, only) = reference.transfer_root();
-    let mut select = selector(base, only.clone(), &[])?;
-    // The entry itself, not what is below it.
-    select.rule(false, b"/*/**").map_err(|error| Failure::usage(error.to_string()))?;
+    let Some(name) = only else { return Ok(false) };
+    let select = Selector::places(base, [(name.as_bytes().to_vec(), Depth::Itself)], false);
     let opened = open(service, reference, select).await?;
     let items = items(service, reference, &opened)?;
     Ok(matches!(items.as_slice(), [WalkItem { entry: Entry { node: Kind::File { .. }, .. }, .. }]))
@@ -94,11 +94,9 @@ pub async fn is_file(service: &Service, reference: &Reference) -> Result<bool, F
 pub async fn ls(service: &Service, wish: Ls, out: &Output) -> Result<Value, Failure> {
     let reference = reference(&wish.reference)?;
     let (base, only) = reference.transfer_root();
-    let mut select = selector(base.clone(), only.clone(), &wish.rules)?;
-    if !wish.recursive {
-        // One level: what is below a listed directory is left out. A named directory is listed itself.
-        select.rule(false, b"/*/**").map_err(|error| Failure::usage(error.to_string()))?;
-    }
+    // One level unless told otherwise; a named directory is listed itself.
+    let wanted = Selection { recursive: wish.recursive, dirs: true, ..wish.selection.clone() };
+    let select = selector(base.clone(), only.clone(), &wanted)?;
     let opened = open(service, &reference, select).await?;
     let items = items(service, &reference, &opened)?;
     if items.is_empty() && !reference.path.is_root() {
@@ -130,7 +128,7 @@ fn list_line(path: &TreePath, entry: &Entry) -> String {
     };
     let (path, mtime) = (path.to_string(), entry.mtime);
     let listed = format::Listed { kind, mode, size, mtime, path: &path, target: target.as_deref() };
-    listed.line(&jiff::tz::TimeZone::system())
+    listed.line(format::Numbers::Commas, &jiff::tz::TimeZone::system())
 }
 
 fn row(path: &TreePath, entry: &Entry) -> Value {
@@ -170,7 +168,7 @@ fn base64(bytes: &[u8]) -> String {
 pub async fn cat(service: &Service, wish: &Target, out: &Output) -> Result<Value, Failure> {
     let reference = reference(&wish.reference)?;
     let (base, only) = reference.transfer_root();
-    let opened = open(service, &reference, selector(base, only, &[])?).await?;
+    let opened = open(service, &reference, selector(base, only, &Selection::default())?).await?;
     let items = items(service, &reference, &opened)?;
     let [WalkItem { entry: Entry { node: Kind::File { size, id, .. }, .. }, number, .. }] = items.as_slice() else {
         return Err(SyncError::UnknownPath { path: format!("{} (as one file)", reference.path) }.into());

@@ -1,49 +1,70 @@
-//! The itemized line of a plan's step, for contents compared as `rsync -c` does.
+//! What rsync would say of a plan's step, for contents compared as `rsync -c` does.
 
-use super::format::{Changes, Kind, Update, deleting, item};
+use super::format::{Changes, Kind, Update, item};
 use crate::manifest::path::escape;
 use crate::sync::plan::{Change, Local, LocalKind, Rules, Step};
 
-/// The line of one step, without its newline.
-pub fn itemize(step: &Step, rules: Rules) -> String {
+/// The name of a step as rsync writes it: directories end with a slash.
+pub fn name(step: &Step) -> String {
+    let is_dir = match &step.change {
+        Change::Delete => step.replaces.as_ref().is_some_and(|old| old.kind == LocalKind::Dir),
+        Change::MakeDir | Change::SetDir => true,
+        Change::Keep => step.replaces.as_ref().is_some_and(|old| old.kind == LocalKind::Dir),
+        _ => false,
+    };
     let name = if step.path.is_root() { ".".to_owned() } else { step.path.to_string() };
-    let old = step.replaces.as_ref();
-    let was_link = old.is_some_and(|old| matches!(old.kind, LocalKind::Symlink(_)));
-    match &step.change {
-        Change::Delete => {
-            let slash = if old.is_some_and(|old| old.kind == LocalKind::Dir) { "/" } else { "" };
-            deleting(&format!("{name}{slash}"))
+    format!("{name}{}", if is_dir { "/" } else { "" })
+}
+
+/// What follows the name: ` -> target`, ` => leader`.
+pub fn suffix(step: &Step) -> String {
+    match (&step.change, step.replaces.as_ref().map(|old| &old.kind)) {
+        (Change::Symlink(target), _) | (Change::Touch | Change::Keep, Some(LocalKind::Symlink(target))) => {
+            format!(" -> {}", escape(target))
         }
-        Change::MakeDir => item(Update::Create, Kind::Dir, None, &name, "/"),
-        Change::SetDir => item(Update::Attributes, Kind::Dir, changes(step, rules, false, false), &name, "/"),
-        Change::Symlink(target) => {
-            let changes = if was_link { changes(step, rules, true, false) } else { None };
-            item(Update::Create, Kind::Symlink, changes, &name, &format!(" -> {}", escape(target)))
-        }
-        Change::Link(leader) => {
-            let changes = old.map(|_| Changes::default());
-            item(Update::HardLink, Kind::File, changes, &name, &format!(" => {leader}"))
-        }
-        Change::Touch => {
-            let kind = if was_link { Kind::Symlink } else { Kind::File };
-            item(Update::Attributes, kind, changes(step, rules, false, false), &name, "")
-        }
-        Change::File { size, id, .. } => {
-            let changes = match old {
-                Some(Local { kind: LocalKind::File { size: before, id: known, .. }, .. }) => {
-                    changes(step, rules, *known != Some(*id), before != size)
-                }
-                _ => None,
-            };
-            item(Update::Receive, Kind::File, changes, &name, "")
-        }
+        (Change::Link(leader), _) => format!(" => {leader}"),
+        _ => String::new(),
     }
 }
 
-fn changes(step: &Step, rules: Rules, content: bool, size: bool) -> Option<Changes> {
+/// `>f.st......`: the eleven letters of a step.
+pub fn letters(step: &Step, rules: &Rules) -> String {
+    let old = step.replaces.as_ref();
+    let is_link = old.is_some_and(|old| matches!(old.kind, LocalKind::Symlink(_)));
+    let is_dir = old.is_some_and(|old| old.kind == LocalKind::Dir);
+    let attributes = changes(step, rules, false, false);
+    let (update, kind, changes) = match &step.change {
+        Change::Delete => return "*deleting  ".to_owned(),
+        Change::MakeDir => (Update::Create, Kind::Dir, None),
+        Change::SetDir => (Update::Attributes, Kind::Dir, attributes),
+        Change::Symlink(_) => {
+            let changes = if is_link { changes(step, rules, true, false) } else { None };
+            (Update::Create, Kind::Symlink, changes)
+        }
+        Change::Link(_) => {
+            let is_file = old.is_some_and(|old| matches!(old.kind, LocalKind::File { .. }));
+            (Update::HardLink, Kind::File, attributes.filter(|_| is_file))
+        }
+        Change::Touch if is_link => (Update::Attributes, Kind::Symlink, attributes),
+        Change::Touch => (Update::Attributes, Kind::File, attributes),
+        Change::Keep if is_dir => (Update::Attributes, Kind::Dir, Some(Changes::default())),
+        Change::Keep if is_link => (Update::Attributes, Kind::Symlink, Some(Changes::default())),
+        Change::Keep => (Update::Attributes, Kind::File, Some(Changes::default())),
+        Change::File { size, id, .. } => match old {
+            Some(Local { kind: LocalKind::File { size: before, id: known, .. }, .. }) => {
+                (Update::Receive, Kind::File, changes(step, rules, *known != Some(*id), before != size))
+            }
+            _ => (Update::Receive, Kind::File, None),
+        },
+    };
+    item(update, kind, changes)
+}
+
+fn changes(step: &Step, rules: &Rules, content: bool, size: bool) -> Option<Changes> {
     let old = step.replaces.as_ref()?;
     let is_link = matches!(old.kind, LocalKind::Symlink(_));
-    let time = rules.times && old.mtime != step.mtime;
-    let perms = rules.perms && !is_link && old.mode != step.mode;
-    Some(Changes { content, size, time, perms })
+    let moved = matches!(step.change, Change::File { .. } | Change::Symlink(_) | Change::Link(_));
+    let time = step.mtime.is_some_and(|mtime| rules.times_differ(old.mtime, mtime));
+    let perms = !is_link && old.mode != step.mode;
+    Some(Changes { content, size, time, now: moved && !rules.times, perms })
 }

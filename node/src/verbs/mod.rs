@@ -1,11 +1,12 @@
 //! What the verbs do on a node, whether it runs in this process or answers on the control socket. The requests are plain
 //! values, so that they can cross the socket.
 
-mod format;
+pub mod format;
 pub mod inspect;
 mod itemize;
 pub mod pass;
 pub mod publish;
+pub mod show;
 pub mod upkeep;
 pub mod watch;
 
@@ -56,6 +57,8 @@ pub enum Event {
     Row(Value),
     /// A line on stderr.
     Note(String),
+    /// A line for the log file.
+    Log(String),
     /// Bytes of a file, on stdout.
     Raw(Vec<u8>),
     /// How far a download is.

@@ -9,21 +9,24 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracker_less::record::CheckedBundle;
 
-use super::format::{Summary, commas, human};
-use super::itemize::itemize;
+use super::show::Show;
 use super::{Event, Output, inspect};
 use crate::error::{Exit, Failure};
-use crate::manifest::path::{Name, TreePath};
+use crate::manifest::path::{Name, TreePath, escape};
 use crate::manifest::select::Selector;
+use crate::manifest::selection::Selection;
 use crate::reference::Reference;
 use crate::service::Service;
 use crate::sync::fetch::Progress;
 use crate::sync::pass::{self, Kind, Report, Request};
-use crate::sync::plan::{Change, Plan, Rules};
+use crate::sync::plan::Rules;
 use crate::sync::{SourceRow, unix_now};
 
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(200);
+
+/// A limit that is never reached: ten years, seconds.
+const NEVER: u64 = 10 * 366 * 24 * 3600;
 
 /// The request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -36,34 +39,18 @@ pub struct Pass {
     pub dest: PathBuf,
     /// The user wrote a slash after DEST.
     pub dest_slash: bool,
-    /// Print the plan, change nothing.
+    /// Change nothing.
     pub dry_run: bool,
-    /// `-i`.
-    pub itemize: bool,
-    /// `-v`.
-    pub verbose: bool,
-    /// `--stats`.
-    pub stats: bool,
-    /// `-h`.
-    pub human: bool,
-    /// `-l`.
-    pub links: bool,
-    /// `-p`.
-    pub perms: bool,
-    /// `-t`.
-    pub times: bool,
-    /// `-H`.
-    pub hard_links: bool,
-    /// `--delete`, in any form.
-    pub delete: bool,
-    /// `--safe-links`.
-    pub safe_links: bool,
+    /// Which entries are touched and what of them is kept.
+    pub rules: Rules,
+    /// What is printed.
+    pub show: Show,
     /// `--max-delete`.
     pub max_delete: Option<u64>,
     /// `--force-delete`.
     pub force_delete: bool,
-    /// Ordered patterns: (include, pattern).
-    pub rules: Vec<(bool, String)>,
+    /// What of the module.
+    pub selection: Selection,
     /// `--late`.
     pub late: Vec<String>,
     /// `--mkpath`.
@@ -82,18 +69,18 @@ pub struct Pass {
     pub error_on_no_transfer: bool,
     /// `--watch`.
     pub watch: bool,
+    /// `--contimeout`, seconds.
+    pub contimeout: Option<u64>,
+    /// `--stop-after` and `--stop-at`: seconds from now.
+    pub stop_after: Option<u64>,
 }
 
-/// A selector from a place in the tree and patterns.
+/// A selector from a place in the tree and what of it is wanted.
 ///
 /// # Errors
-/// A pattern is refused.
-pub fn selector(base: TreePath, only: Option<Name>, rules: &[(bool, String)]) -> Result<Selector, Failure> {
-    let mut select = Selector::below(base, only);
-    for (include, pattern) in rules {
-        select.rule(*include, pattern.as_bytes()).map_err(|error| Failure::usage(error.to_string()))?;
-    }
-    Ok(select)
+/// A rule, expression or name is refused.
+pub fn selector(base: TreePath, only: Option<Name>, selection: &Selection) -> Result<Selector, Failure> {
+    selection.selector(base, only).map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// Parses a reference; adds nothing.
@@ -114,18 +101,23 @@ pub async fn pass(service: &Service, wish: Pass, out: &Output) -> Result<Value, 
     let progress = Arc::new(Progress::default());
     let report = {
         let run = pass::run(&service.node, &request, &progress);
-        tokio::pin!(run);
+        let stop = tokio::time::sleep(Duration::from_secs(wish.stop_after.unwrap_or(NEVER)));
+        tokio::pin!(run, stop);
         let mut tell = tokio::time::interval(TELL);
         loop {
             tokio::select! {
                 result = &mut run => break result?,
+                () = &mut stop => {
+                    let text = "stopping at requested limit; what was fetched is kept";
+                    return Err(Failure::new(Exit::Timeout, text));
+                }
                 _ = tell.tick() => tell_progress(&progress, out).await,
             }
         }
     };
     let (received, sent) = service.node.swarm.bytes().await;
     let traffic = (received - before_in, sent - before_out);
-    print(&wish, &request, &report, traffic, out).await;
+    print(&wish, &report, traffic, out).await;
     if wish.mirror && !wish.dry_run && report.placed.problems.is_empty() {
         service.hold(&request.module).await?;
     }
@@ -156,24 +148,17 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
         rename = Some(name.ok_or_else(|| Failure::usage("DEST has no name"))?);
         dest = dest.parent().map_or_else(|| PathBuf::from("/"), PathBuf::from);
     }
-    let rules = Rules {
-        links: wish.links,
-        perms: wish.perms,
-        times: wish.times,
-        hard_links: wish.hard_links,
-        delete: wish.delete,
-        safe_links: wish.safe_links,
-    };
     Ok(Request {
         kind: if wish.mirror { Kind::Mirror } else { Kind::Fetch },
         reference: wish.reference.clone(),
         hints: service.hints_with(&reference.peers),
         module: reference.module,
         wanted: reference.at,
-        select: selector(base, only, &wish.rules)?,
+        select: selector(base, only, &wish.selection)?,
+        selection: wish.selection.clone(),
         rename,
         dest,
-        rules,
+        rules: rules(wish),
         late: wish.late.clone(),
         watch: wish.watch,
         dry_run: wish.dry_run,
@@ -184,56 +169,35 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
         allow_downgrade: wish.allow_downgrade,
         max_total: wish.max_total,
         max_transfer: wish.max_transfer,
+        contimeout: wish.contimeout.map(Duration::from_secs),
     })
 }
 
-async fn print(wish: &Pass, request: &Request, report: &Report, traffic: (u64, u64), out: &Output) {
+/// The rules of a pass. Expressions leave directories without a match out; `--delete-excluded` is in the filter already.
+fn rules(wish: &Pass) -> Rules {
+    let prune_empty = wish.rules.prune_empty || !wish.selection.regexes.is_empty();
+    Rules { prune_empty, ..wish.rules.clone() }
+}
+
+async fn print(wish: &Pass, report: &Report, traffic: (u64, u64), out: &Output) {
     for (path, why) in &report.placed.problems {
         out.note(format!("{path}: {why}")).await;
     }
-    for path in &report.plan.unsafe_links {
-        out.note(format!("{path}: symlink leads out of the tree, left out")).await;
+    for (path, target) in &report.plan.unsafe_links {
+        out.note(format!("ignoring unsafe symlink \"{path}\" -> \"{}\"", escape(target))).await;
     }
     if report.bundle.is_from_future(unix_now()) {
         out.note("the head is dated in the future: check the clock").await;
     }
-    for step in report.plan.in_rsync_order() {
-        if wish.itemize || wish.dry_run {
-            out.line(itemize(step, request.rules)).await;
-        } else if wish.verbose {
-            let gone = if step.change == Change::Delete { "deleting " } else { "" };
-            out.line(format!("{gone}{}", step.path)).await;
-        }
-    }
-    if wish.stats {
-        stats(wish, &report.plan, traffic, out).await;
-    }
-    if wish.verbose || wish.stats {
-        let (received, sent) = traffic;
-        let (seconds, total) = (report.seconds, report.plan.bytes);
-        let [moved, size] = Summary { sent, received, seconds, total, human: wish.human }.lines();
-        let dry = if wish.dry_run { " (DRY RUN)" } else { "" };
-        for line in [String::new(), moved, format!("{size}{dry}")] {
-            out.line(line).await;
-        }
-    }
-}
-
-async fn stats(wish: &Pass, plan: &Plan, (received, sent): (u64, u64), out: &Output) {
-    let fetched: u64 = plan.wants().iter().map(|want| want.size).sum();
-    out.line("").await;
-    let number = |value| if wish.human { human(value) } else { commas(value) };
-    for line in [
-        format!("Number of files: {}", commas(plan.files)),
-        format!("Number of deleted files: {}", commas(plan.deletions())),
-        format!("Number of regular files transferred: {}", commas(plan.transfers())),
-        format!("Total file size: {} bytes", number(plan.bytes)),
-        format!("Literal data: {} bytes", commas(fetched)),
-        format!("Matched data: {} bytes", commas(plan.reused)),
-        format!("Total bytes sent: {}", commas(sent)),
-        format!("Total bytes received: {}", commas(received)),
-    ] {
+    let dest = wish.dest.display().to_string();
+    let new_dest = report.is_new.then_some(dest.as_str());
+    for line in wish.show.lines(report, &wish.rules, traffic, new_dest, wish.dry_run) {
         out.line(line).await;
+    }
+    if let Some(format) = &wish.show.log {
+        for line in wish.show.changes(&report.plan, &wish.rules, format) {
+            out.say(Event::Log(line)).await;
+        }
     }
 }
 
@@ -248,7 +212,7 @@ fn check(wish: &Pass, report: &Report) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Guarded, text));
     }
     check_age(wish, report)?;
-    if wish.error_on_no_transfer && report.plan.steps.is_empty() {
+    if wish.error_on_no_transfer && !report.plan.has_changes() {
         return Err(Failure::new(Exit::Unchanged, "nothing changed"));
     }
     Ok(())

@@ -13,6 +13,7 @@ use super::pass::selector;
 use crate::error::{Exit, Failure};
 use crate::manifest::entry::Entry;
 use crate::manifest::path::TreePath;
+use crate::manifest::selection::Selection;
 use crate::reference::Reference;
 use crate::service::Service;
 use crate::store::state::{Registration, Role};
@@ -23,6 +24,8 @@ use crate::sync::{ModuleRef, SyncError, unix_now};
 
 /// How long others may take to tell of a newer head.
 const ASK_OTHERS: Duration = Duration::from_secs(5);
+/// ... where this machine published the generation before itself.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,8 +36,8 @@ pub struct Publish {
     pub module: Option<String>,
     /// The key's name.
     pub key: String,
-    /// Ordered patterns: (include, pattern).
-    pub rules: Vec<(bool, String)>,
+    /// Filter rules.
+    pub selection: Selection,
     /// Globs of files that switch last.
     pub late: Vec<String>,
     /// Life of a Fresh record, seconds.
@@ -104,7 +107,7 @@ async fn former(
         return Ok(None);
     }
     let mut newest = known;
-    if !request.offline && service.can_ask() {
+    if !request.offline && !request.first && service.can_ask() {
         let finder = Finder::start(Arc::clone(node), module.clone(), service.hints());
         let news = finder.news();
         let settled = async {
@@ -113,7 +116,8 @@ async fn former(
             }
         };
         // Whoever does not answer in time cannot be waited for: the mark in the state is what counts.
-        let _ = tokio::time::timeout(ASK_OTHERS, settled).await;
+        let patience = if newest.is_some() { ASK_AGAIN } else { ASK_OTHERS };
+        let _ = tokio::time::timeout(patience, settled).await;
         let heard = node.swarm.newest(module.id).await;
         newest = [newest, heard, node.seen(module)?].into_iter().flatten().max_by_key(CheckedBundle::generation);
     }
@@ -133,7 +137,7 @@ async fn run(
     let wish = Request {
         dir: request.dir.clone(),
         module: module.name.clone(),
-        select: selector(TreePath::root(), None, &request.rules)?,
+        select: selector(TreePath::root(), None, &request.selection)?,
         late: request.late.clone(),
         fresh_for: request.fresh,
         seq: request.seq,
@@ -178,11 +182,7 @@ async fn register(
         reference: module.to_string(),
         directory: request.dir.clone(),
         role: Role::Publisher,
-        filters: request
-            .rules
-            .iter()
-            .map(|(include, rule)| format!("{} {rule}", if *include { '+' } else { '-' }))
-            .collect(),
+        selection: request.selection.clone(),
         late: request.late.clone(),
         watch: false,
         key: Some(request.key.clone()),

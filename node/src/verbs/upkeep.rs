@@ -16,12 +16,14 @@ use crate::manifest::ContentId;
 use crate::manifest::entry::Node as Kind;
 use crate::manifest::path::TreePath;
 use crate::manifest::select::Selector;
+use crate::manifest::selection::Selection;
 use crate::manifest::walk::Walk;
 use crate::service::Service;
 use crate::store::files::Dir;
 use crate::store::locate::locate;
 use crate::store::proof;
 use crate::store::state::{Registration, Role};
+use crate::sync::plan::Rules;
 use crate::sync::{ModuleRef, SyncError};
 
 /// What to verify.
@@ -103,7 +105,7 @@ fn standing(service: &Service, wish: &Verify) -> Result<Standing, Failure> {
         let bundle = service.placed_bundle(&marks)?;
         let bundle = bundle.ok_or_else(|| Failure::new(Exit::Files, "nothing is placed there yet"))?;
         let (base, only) = reference(&registration.reference)?.transfer_root();
-        let select = selector(base, only, &rules(&registration))?;
+        let select = selector(base, only, &registration.selection)?;
         let reference = registration.reference.clone();
         return Ok(Standing { bundle, select, reference, registration: Some(registration) });
     }
@@ -112,17 +114,11 @@ fn standing(service: &Service, wish: &Verify) -> Result<Standing, Failure> {
     match (bundle, text) {
         (Some(bundle), Some(text)) => {
             let (base, only) = reference(&text)?.transfer_root();
-            let select = selector(base, only, &[])?;
+            let select = selector(base, only, &Selection::default())?;
             Ok(Standing { bundle, select, reference: text, registration: None })
         }
         _ => Err(Failure::usage(format!("{}: nothing is known of this directory", wish.dest.display()))),
     }
-}
-
-/// The patterns of a registration.
-pub fn rules(registration: &Registration) -> Vec<(bool, String)> {
-    let rule = |text: &String| (text.starts_with('+'), text.get(2..).unwrap_or_default().to_owned());
-    registration.filters.iter().map(rule).collect()
 }
 
 async fn check(service: &Service, wish: &Verify, standing: &Standing) -> Result<Checked, Failure> {
@@ -198,11 +194,8 @@ async fn repair(service: &Service, wish: &Verify, standing: &Standing, out: &Out
         reference: exact.to_string(),
         dest: wish.dest.clone(),
         dest_slash: true,
-        links: true,
-        perms: true,
-        times: true,
-        hard_links: true,
-        rules: registered.map(rules).unwrap_or_default(),
+        rules: Rules::archive(),
+        selection: registered.map(|registration| registration.selection.clone()).unwrap_or_default(),
         adopt: true,
         force_delete: true,
         ..Pass::default()

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::Output;
 use super::pass::{Pass, pass};
-use super::upkeep::rules;
 use crate::error::Failure;
 use crate::service::Service;
 use crate::store::state::{Registration, Role};
 use crate::sync::SyncError;
+use crate::sync::plan::Rules;
 
 /// How long after a failed pass the next is tried, without any news.
 const RETRY: Duration = Duration::from_secs(60);
@@ -65,13 +65,8 @@ pub fn of(registration: &Registration) -> Pass {
         reference: registration.reference.clone(),
         dest: registration.directory.clone(),
         dest_slash: true,
-        links: true,
-        perms: true,
-        times: true,
-        hard_links: true,
-        delete: true,
-        safe_links: true,
-        rules: rules(registration),
+        rules: Rules { delete: true, safe_links: true, ..Rules::archive() },
+        selection: registration.selection.clone(),
         late: registration.late.clone(),
         watch: registration.watch,
         ..Pass::default()

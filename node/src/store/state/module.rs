@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_FILE, StateError, durable};
+use crate::manifest::selection::Selection;
 use crate::store::files::Dir;
 
 /// Bound of the list of damaged files, in bytes; a longer list is cut.
@@ -30,9 +31,9 @@ pub struct Registration {
     pub directory: PathBuf,
     /// Publisher or mirror.
     pub role: Role,
-    /// Include and exclude rules in their order: `+ GLOB` or `- GLOB`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub filters: Vec<String>,
+    /// What of the module is held.
+    #[serde(default)]
+    pub selection: Selection,
     /// Globs of the files to be placed last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub late: Vec<String>,

@@ -1,6 +1,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use crate::manifest::selection::Selection;
+use crate::manifest::text::ByteText;
+
 use super::*;
 
 fn state() -> (tempfile::TempDir, State) {
@@ -18,7 +21,10 @@ fn registration() -> Registration {
         reference: "murmir://k51/m".into(),
         directory: "/srv/m".into(),
         role: Role::Mirror,
-        filters: vec!["+ *.deb".into(), "- *".into()],
+        selection: Selection {
+            rules: vec![ByteText(b"- *.o".to_vec()), ByteText(vec![b'-', b' ', 0xff])],
+            ..Selection::default()
+        },
         late: vec!["Release".into()],
         watch: true,
         key: None,

@@ -1,0 +1,138 @@
+//! `murmir rsync`: a pulling rsync command line as it is.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::foreign::Foreign;
+use super::transfer::{self, Habit};
+use crate::error::{Exit, Failure};
+use crate::options::RsyncOptions;
+use crate::verbs::Verb;
+use crate::verbs::inspect::Ls;
+
+/// What a source is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    /// A reference.
+    Murmir(String),
+    /// An rsync daemon's module, or a web address.
+    Attach,
+    /// A path, or a host reached by a remote shell.
+    Other(&'static str),
+}
+
+/// The verb of an rsync command line.
+///
+/// # Errors
+/// A source that cannot be pulled from (1), or that is not built yet (4).
+pub fn verb(options: &RsyncOptions, verbose: u8) -> Result<Verb, Failure> {
+    let (sources, dest) = match options.places.as_slice() {
+        [sources @ .., dest] if !sources.is_empty() => (sources, Some(dest)),
+        all => (all, None),
+    };
+    if let Some(dest) = dest.filter(|dest| !matches!(source(dest), Source::Other(LOCAL))) {
+        let dest = Path::new(dest).display();
+        return Err(Failure::usage(format!("{dest}: pushing to a remote makes no sense here: publish there")));
+    }
+    let [from] = sources else {
+        return Err(Failure::new(Exit::Unsupported, "several sources in one command are not built yet"));
+    };
+    let reference = match source(from) {
+        Source::Murmir(reference) => reference,
+        Source::Attach => {
+            let text = format!("{}: attaching to rsync and web servers is not built yet", Path::new(from).display());
+            return Err(Failure::new(Exit::Unsupported, text));
+        }
+        Source::Other(why) => return Err(Failure::usage(format!("{}: {why}", Path::new(from).display()))),
+    };
+    match dest.filter(|_| !options.transfer.output.list_only) {
+        Some(dest) => {
+            let pass = transfer::pass(Habit::Rsync, reference, Path::new(dest), &options.transfer, verbose)?;
+            Ok(Verb::Pass(Box::new(pass)))
+        }
+        None => {
+            let selection = transfer::selection(Habit::Rsync, &options.transfer)?;
+            let recursive = selection.recursive;
+            Ok(Verb::Ls(Ls { reference, long: true, recursive, selection }))
+        }
+    }
+}
+
+/// Said of a path of this machine.
+const LOCAL: &str = "a local source: rsync itself copies those";
+
+fn source(word: &OsString) -> Source {
+    let bytes = word.as_bytes();
+    let (colon, slash) = (find(bytes, b":"), find(bytes, b"/"));
+    match word.to_str() {
+        Some(text) if text.starts_with("murmir://") => Source::Murmir(text.to_owned()),
+        _ if ["rsync://", "https://", "http://"].iter().any(|scheme| bytes.starts_with(scheme.as_bytes())) => {
+            Source::Attach
+        }
+        _ if colon.is_some_and(|at| bytes[at..].starts_with(b"::") && slash.is_none_or(|slash| at < slash)) => {
+            Source::Attach
+        }
+        _ if colon.is_some_and(|at| slash.is_none_or(|slash| at < slash)) => {
+            Source::Other("there is no remote shell here: name a module")
+        }
+        _ => Source::Other(LOCAL),
+    }
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}
+
+/// What each given flag does here, a line each.
+pub fn explain(foreign: &Foreign) -> Vec<String> {
+    let mut lines: Vec<String> =
+        foreign.given().iter().map(|name| format!("{}: {}", dashed(name), meaning(name))).collect();
+    lines.extend(foreign.explain());
+    lines.sort();
+    lines
+}
+
+fn dashed(name: &str) -> String {
+    if name.len() == 1 { format!("-{name}") } else { format!("--{name}") }
+}
+
+/// Where a flag of rsync's reads differently here.
+fn meaning(name: &str) -> &'static str {
+    match name {
+        "archive" => "-rlpt; owners, groups and devices are not part of a tree",
+        "delete" => "deletes what the module does not have, after everything else, whatever the form of the flag",
+        "delete_excluded" | "delete-excluded" => "deletes also what the rules exclude here, after everything else",
+        "checksum" => "contents are compared by their BLAKE3 ids, with or without it; the origin reads nothing",
+        "size_only" => "files of the same size count as the same, whatever their content",
+        "partial" => "always so: verified bytes are kept in .murmir/ of the destination and used by the next run",
+        "ignore_errors" => "of no effect: a tree that could not be read whole was never signed",
+        "modify_window" => "as in rsync; without it times are compared to the nanosecond",
+        "prune-empty-dirs" => "as in rsync; pages of directories are read all the same",
+        "backup_dir" => "as in rsync, but only a path below the destination",
+        "progress" | "partial_progress" => "a bar on a terminal, nothing in a pipe",
+        _ => "as in rsync",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    #[test]
+    fn sources_are_told_apart() {
+        for (word, expected) in [
+            ("murmir://k51/m/x", Source::Murmir("murmir://k51/m/x".to_owned())),
+            ("rsync://host/m", Source::Attach),
+            ("host::m/x", Source::Attach),
+            ("https://host/x/", Source::Attach),
+            ("./a:b", Source::Other(LOCAL)),
+            ("/srv/x", Source::Other(LOCAL)),
+            ("host:/x", Source::Other("there is no remote shell here: name a module")),
+        ] {
+            assert_eq!(source(&OsStr::new(word).to_owned()), expected, "{word}");
+        }
+    }
+}

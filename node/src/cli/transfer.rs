@@ -1,0 +1,301 @@
+//! From rsync's flags to a pass.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::error::{Exit, Failure};
+use crate::manifest::selection::Selection;
+use crate::manifest::text::ByteText;
+use crate::options::{Rules as RuleOptions, RulesError, Switch, TransferOptions, read};
+use crate::sync::plan::{Backup, Chmod, Rules};
+use crate::verbs::format::Numbers;
+use crate::verbs::pass::Pass;
+use crate::verbs::show::Show;
+
+use super::run::absolute;
+
+/// Permission bits that new entries do not get where the process does not tell (umask(2)).
+const UMASK: u16 = 0o022;
+
+/// Whose defaults count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Habit {
+    /// `-rlptH --partial`.
+    Fetch,
+    /// `-rlptH --delete-delay --delay-updates --safe-links`.
+    Mirror,
+    /// None, as `rsync` itself; what stands in DEST is the user's to overwrite.
+    Rsync,
+}
+
+/// The pass of `reference` into `dest`.
+///
+/// # Errors
+/// A flag that is not built yet (4), a value that is none (1), a file of rules that cannot be read (11).
+pub fn pass(
+    habit: Habit,
+    reference: String,
+    dest: &Path,
+    options: &TransferOptions,
+    verbose: u8,
+) -> Result<Pass, Failure> {
+    unbuilt(options)?;
+    let (own, deletion) = (&options.own, &options.deletion);
+    let selection = selection(habit, options)?;
+    let show = show(habit, options, verbose)?;
+    Ok(Pass {
+        mirror: habit == Habit::Mirror,
+        reference,
+        dest: absolute(dest)?,
+        dest_slash: dest.as_os_str().as_bytes().ends_with(b"/"),
+        dry_run: options.dry_run,
+        rules: rules(habit, options, &show)?,
+        show,
+        max_delete: deletion.max_delete,
+        force_delete: own.force_delete,
+        selection,
+        late: own.late.clone(),
+        mkpath: options.placing.mkpath,
+        adopt: own.adopt || habit == Habit::Rsync,
+        allow_downgrade: own.allow_downgrade,
+        max_age: own.max_age.map(|age| age.as_secs()),
+        max_transfer: own.max_transfer,
+        max_total: own.max_size_total,
+        error_on_no_transfer: own.error_on_no_transfer,
+        watch: false,
+        contimeout: options.limits.contimeout.filter(|seconds| *seconds > 0),
+        stop_after: stop_after(options)?,
+    })
+}
+
+/// What of the module is wanted.
+///
+/// # Errors
+/// A rule is refused (1), a file cannot be read (11).
+pub fn selection(habit: Habit, options: &TransferOptions) -> Result<Selection, Failure> {
+    let usual = habit != Habit::Rsync;
+    let (switches, choice) = (&options.switches, &options.choice);
+    let names = match &choice.files_from {
+        None => None,
+        Some(file) => Some(names(file, options.rules.from0)?),
+    };
+    let mut filter = filter(&options.rules)?;
+    if options.deletion.delete_excluded {
+        filter.protect_nothing();
+    }
+    let deletes = deletes(habit, options) && !options.deletion.delete_excluded;
+    if let Some(backup) = backup(options)?.filter(|backup| backup.dir.is_none() && deletes) {
+        // Backups are not what a later run deletes (rsync(1), `--backup`).
+        let rule = [b"P *", backup.suffix.0.as_slice()].concat();
+        add(&mut filter, &rule)?;
+    }
+    Ok(Selection {
+        rules: filter.to_texts(),
+        regexes: choice.regex.clone(),
+        recursive: switches.is(Switch::Recursive, usual && names.is_none()),
+        dirs: switches.is(Switch::Dirs, false),
+        relative: switches.is(Switch::Relative, false),
+        names,
+    })
+}
+
+/// The selection of rules alone.
+///
+/// # Errors
+/// A rule is refused (1), a file cannot be read (11).
+pub fn ruled(rules: &RuleOptions) -> Result<Selection, Failure> {
+    Ok(Selection { rules: filter(rules)?.to_texts(), ..Selection::default() })
+}
+
+fn filter(rules: &RuleOptions) -> Result<crate::manifest::filter::Filter, Failure> {
+    rules.filter().map_err(|error| refuse(&error))
+}
+
+fn add(filter: &mut crate::manifest::filter::Filter, rule: &[u8]) -> Result<(), Failure> {
+    filter.add(rule, crate::manifest::filter::Manner::default(), &mut read).map_err(|error| refuse(&error))
+}
+
+fn refuse(error: &RulesError) -> Failure {
+    match error {
+        RulesError::Rule(error) => Failure::usage(error.to_string()),
+        RulesError::File { .. } => Failure::new(Exit::Files, error.to_string()),
+    }
+}
+
+/// The names of `--files-from`: lines without comments, or between NULs.
+fn names(file: &Path, nul: bool) -> Result<Vec<ByteText>, Failure> {
+    let content = read(file.as_os_str().as_bytes()).map_err(|error| refuse(&error))?;
+    let ends = |byte: &u8| if nul { *byte == 0 } else { matches!(byte, b'\n' | b'\r') };
+    let is_comment = |line: &[u8]| !nul && matches!(line.first(), Some(b'#' | b';'));
+    let lines = content.split(ends).filter(|line| !line.is_empty() && !is_comment(line));
+    Ok(lines.map(ByteText::from).collect())
+}
+
+fn deletes(habit: Habit, options: &TransferOptions) -> bool {
+    options.deletion.delete > 0 || options.deletion.delete_excluded || habit == Habit::Mirror
+}
+
+fn rules(habit: Habit, options: &TransferOptions, show: &Show) -> Result<Rules, Failure> {
+    let usual = habit != Habit::Rsync;
+    let (switches, choice) = (&options.switches, &options.choice);
+    let (umask, backup) = (umask(), backup(options)?);
+    let mut chmod = Chmod::default();
+    for text in &options.placing.chmod {
+        chmod.add(text, umask).map_err(|error| Failure::usage(error.to_string()))?;
+    }
+    let recursive = switches.is(Switch::Recursive, usual) || switches.is(Switch::Dirs, false);
+    if habit == Habit::Rsync && options.deletion.delete > 0 && !recursive {
+        return Err(Failure::usage("--delete does not work without --recursive (-r) or --dirs (-d)."));
+    }
+    Ok(Rules {
+        links: switches.is(Switch::Links, usual),
+        perms: switches.is(Switch::Perms, usual),
+        executability: switches.is(Switch::Executability, false),
+        times: switches.is(Switch::Times, usual),
+        // Backups beside the files change the directories anyway (rsync(1), `--backup`).
+        omit_dir_times: switches.is(Switch::OmitDirTimes, backup.as_ref().is_some_and(|backup| backup.dir.is_none())),
+        omit_link_times: switches.is(Switch::OmitLinkTimes, false),
+        hard_links: switches.is(Switch::HardLinks, usual),
+        delete: deletes(habit, options),
+        safe_links: choice.safe_links || habit == Habit::Mirror,
+        update: choice.update,
+        existing: choice.existing,
+        ignore_existing: choice.ignore_existing,
+        size_only: choice.size_only && !choice.checksum,
+        prune_empty: switches.is(Switch::PruneEmptyDirs, false),
+        // Below zero means to the nanosecond, which is our habit anyway.
+        modify_window: choice.modify_window.and_then(|window| u32::try_from(window).ok()),
+        max_size: choice.max_size,
+        min_size: choice.min_size,
+        chmod,
+        umask,
+        tell_unchanged: show.unchanged,
+        backup,
+    })
+}
+
+fn backup(options: &TransferOptions) -> Result<Option<Backup>, Failure> {
+    let placing = &options.placing;
+    if !placing.backup {
+        return Ok(None);
+    }
+    let below =
+        |dir: &std::path::PathBuf| match dir.is_absolute() || dir.components().any(|part| part.as_os_str() == "..") {
+            true => Err(Failure::new(Exit::Unsupported, "--backup-dir outside DEST is not built yet")),
+            false => Ok(ByteText::from(dir.as_os_str().as_bytes())),
+        };
+    let dir = placing.backup_dir.as_ref().map(below).transpose()?;
+    let usual = if dir.is_some() { "" } else { "~" };
+    let suffix = placing.suffix.as_deref().unwrap_or(usual);
+    if suffix.contains('/') {
+        return Err(Failure::usage(format!("--suffix cannot contain slashes: {suffix}")));
+    }
+    if dir.is_none() && suffix.is_empty() {
+        return Err(Failure::usage("--suffix cannot be empty without --backup-dir"));
+    }
+    Ok(Some(Backup { dir, suffix: ByteText::from(suffix.as_bytes()) }))
+}
+
+fn show(habit: Habit, options: &TransferOptions, verbose: u8) -> Result<Show, Failure> {
+    let output = &options.output;
+    let numbers = match (output.no_human_readable, output.human_readable) {
+        (true, _) => Numbers::Plain,
+        (false, 0) => Numbers::Commas,
+        (false, 1) => Numbers::Thousands,
+        (false, _) => Numbers::Binary,
+    };
+    let info = info(&output.info)?;
+    let verbose = if output.quiet { 0 } else { verbose };
+    let lists = info.name.unwrap_or(verbose) > 0;
+    let itemizes = output.itemize_changes > 0 || (habit != Habit::Rsync && options.dry_run && !lists);
+    let format = match &output.out_format {
+        Some(format) => Some(format.clone()),
+        None if itemizes => Some("%i %n%L".to_owned()),
+        None => lists.then(|| "%n%L".to_owned()),
+    };
+    let log = output.log_file.as_ref().map(|_| output.log_file_format.clone().unwrap_or_else(|| "%i %n%L".to_owned()));
+    Ok(Show {
+        format: format.filter(|_| !output.quiet || itemizes),
+        unchanged: output.itemize_changes > 1 || info.name.unwrap_or(verbose) > 1,
+        remarks: !output.quiet && (habit == Habit::Rsync || verbose > 0 || itemizes),
+        frame: verbose > 0,
+        stats: output.stats || info.stats.is_some_and(|level| level > 1),
+        numbers,
+        log,
+    })
+}
+
+/// Levels of `--info` that change something here.
+#[derive(Default)]
+struct Info {
+    name: Option<u8>,
+    stats: Option<u8>,
+}
+
+/// The words of rsync's `--info=help`.
+const INFO: [&str; 15] = [
+    "BACKUP", "COPY", "DEL", "FLIST", "MISC", "MOUNT", "NAME", "NONREG", "PROGRESS", "REMOVE", "SKIP", "STATS",
+    "SYMSAFE", "ALL", "NONE",
+];
+
+fn info(flags: &[String]) -> Result<Info, Failure> {
+    let mut found = Info::default();
+    for word in flags.iter().flat_map(|text| text.split(',')).filter(|word| !word.is_empty()) {
+        let name = word.trim_end_matches(|char: char| char.is_ascii_digit());
+        let level = word[name.len()..].parse().unwrap_or(1);
+        let upper = name.to_ascii_uppercase();
+        if !INFO.contains(&upper.as_str()) {
+            return Err(Failure::usage(format!("Unknown --info item: \"{word}\"")));
+        }
+        let level = if upper == "NONE" { 0 } else { level };
+        if matches!(upper.as_str(), "NAME" | "ALL" | "NONE") {
+            found.name = Some(level);
+        }
+        if matches!(upper.as_str(), "STATS" | "ALL" | "NONE") {
+            found.stats = Some(level);
+        }
+    }
+    Ok(found)
+}
+
+/// The process's umask, which only its status tells without changing it.
+fn umask() -> u16 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|text| u16::from_str_radix(text.trim(), 8).ok()).unwrap_or(UMASK)
+}
+
+/// Seconds until `--stop-after` or `--stop-at`.
+fn stop_after(options: &TransferOptions) -> Result<Option<u64>, Failure> {
+    let limits = &options.limits;
+    let Some(text) = &limits.stop_at else { return Ok(limits.stop_after.map(|minutes| minutes.saturating_mul(60))) };
+    let refuse = || Failure::usage(format!("invalid --stop-at format: {text}"));
+    let text = text.replace('/', "-");
+    let at =
+        ["%Y-%m-%dT%H:%M", "%Y-%m-%d"].iter().find_map(|format| jiff::civil::DateTime::strptime(format, &text).ok());
+    let at = match at {
+        Some(at) => at,
+        None => {
+            let time = jiff::civil::Time::strptime("%H:%M", &text).map_err(|_| refuse())?;
+            jiff::Zoned::now().date().to_datetime(time)
+        }
+    };
+    let zoned = at.to_zoned(jiff::tz::TimeZone::system()).map_err(|_| refuse())?;
+    let seconds = zoned.timestamp().as_second().saturating_sub(jiff::Timestamp::now().as_second());
+    u64::try_from(seconds).map(Some).map_err(|_| Failure::usage(format!("--stop-at time is in the past: {text}")))
+}
+
+/// Options that are read and not built yet.
+fn unbuilt(options: &TransferOptions) -> Result<(), Failure> {
+    let own = &options.own;
+    let asked = [
+        (own.sources.is_some(), "--sources"),
+        (!own.reuse.is_empty(), "--reuse"),
+        (own.seed.is_some(), "--seed"),
+        (own.wait_lock.is_some(), "--wait-lock"),
+    ];
+    match asked.iter().find(|(asked, _)| *asked) {
+        Some((_, flag)) => Err(Failure::new(Exit::Unsupported, format!("{flag} is not built yet"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,117 @@
+//! What a walk still lacks: the pages on the way to what is selected, and the files of rules that decide about it.
+
+use std::error::Error;
+
+use cid::Cid;
+
+use super::ContentId;
+use super::entry::{DirLink, Node};
+use super::filter::Scope;
+use super::page::Page;
+use super::path::TreePath;
+use super::select::{Choice, Selector};
+use super::walk::{Expect, Pages, Rules, WalkError, root_node, rules_in};
+
+/// What to fetch next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Pages, sorted.
+    pub pages: Vec<Cid>,
+    /// Files of rules, and their sizes.
+    pub contents: Vec<(ContentId, u64)>,
+}
+
+impl Missing {
+    /// True if the store has all.
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty() && self.contents.is_empty()
+    }
+}
+
+/// A directory whose rules are not known yet.
+struct Unruled {
+    at: TreePath,
+    link: DirLink,
+    outer: Scope,
+}
+
+/// Finds what the store lacks, a batch at a time: fetch it, put it, ask again.
+pub struct Frontier<'a> {
+    selector: &'a Selector,
+    root: Option<Cid>,
+    unruled: Vec<Unruled>,
+    open: Vec<Expect>,
+}
+
+impl<'a> Frontier<'a> {
+    /// Begins at a root node.
+    pub fn new(root: Cid, selector: &'a Selector) -> Self {
+        Self { selector, root: Some(root), unruled: Vec::new(), open: Vec::new() }
+    }
+
+    /// What to fetch next, about `max` pages at most; empty when the store has all.
+    ///
+    /// # Errors
+    /// A page in the store is refused, or the store fails.
+    pub fn missing<P: Pages>(&mut self, pages: &P, max: usize) -> Result<Missing, WalkError<P::Error>> {
+        let mut missing = Missing::default();
+        if let Some(root) = self.root {
+            if pages.page(&root).map_err(WalkError::Store)?.is_none() {
+                return Ok(Missing { pages: vec![root], contents: Vec::new() });
+            }
+            let (link, outer) = (root_node(pages, &root)?.tree, self.selector.filter().top());
+            self.unruled.push(Unruled { at: TreePath::root(), link, outer });
+            self.root = None;
+        }
+        let (mut waiting, mut unruled) = (Vec::new(), Vec::new());
+        while waiting.len() + unruled.len() < max {
+            if let Some(dir) = self.unruled.pop() {
+                match rules_in(pages, self.selector, &dir.outer, &dir.at, &dir.link)? {
+                    Rules::Known(scope) => self.open.push(Expect::top(dir.at, &dir.link, scope)),
+                    Rules::NeedPage(cid) => {
+                        missing.pages.push(cid);
+                        unruled.push(dir);
+                    }
+                    Rules::NeedContent(id, size) => {
+                        missing.contents.push((id, size));
+                        unruled.push(dir);
+                    }
+                }
+            } else if let Some(expect) = self.open.pop() {
+                match pages.page(&expect.cid).map_err(WalkError::Store)? {
+                    Some(bytes) => self.expand(&expect, &bytes)?,
+                    None => waiting.push(expect),
+                }
+            } else {
+                break;
+            }
+        }
+        missing.pages.extend(waiting.iter().map(|expect| expect.cid));
+        missing.pages.sort_unstable();
+        missing.pages.dedup();
+        missing.contents.sort_unstable();
+        missing.contents.dedup();
+        self.open.extend(waiting);
+        self.unruled.extend(unruled);
+        Ok(missing)
+    }
+
+    fn expand<E: Error + Send + Sync + 'static>(&mut self, expect: &Expect, bytes: &[u8]) -> Result<(), WalkError<E>> {
+        let Expect { at, scope, .. } = expect;
+        match expect.check(bytes)? {
+            Page::Index { level, children } => {
+                self.open.extend(children.into_iter().map(|child| Expect::part(at, child, level, scope)));
+            }
+            Page::Leaf(entries) => {
+                for entry in entries {
+                    let Node::Dir(link) = entry.node else { continue };
+                    let path = at.join(&entry.name).map_err(|source| WalkError::Path { at: at.clone(), source })?;
+                    if self.selector.choose(scope, &path, true) != Choice::Skip && self.selector.enters(&path) {
+                        self.unruled.push(Unruled { at: path, link, outer: scope.clone() });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

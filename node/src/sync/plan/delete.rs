@@ -1,0 +1,114 @@
+//! What of the destination the module does not have, and what of that the filter spares.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Change, LocalKind, LocalTree, Step};
+use crate::manifest::filter::{Filter, Scope, Side, Subject};
+use crate::manifest::path::TreePath;
+
+/// What deletion must spare: the filter, and the files of rules that stand in the destination, by directory.
+#[derive(Debug)]
+pub struct Guard<'a> {
+    /// The rules.
+    pub filter: &'a Filter,
+    /// Content of the per-directory files, in the order of [`Filter::per_dir`].
+    pub files: HashMap<TreePath, Vec<Option<Vec<u8>>>>,
+    /// The root of the destination stands for a directory whose content was asked for.
+    pub root_listed: bool,
+}
+
+/// How deletion meets a directory.
+#[derive(Clone)]
+enum Fate {
+    /// It is compared with the module's; its rules.
+    Compared(Scope),
+    /// It goes away with all that nothing protects.
+    Dying(Scope),
+    /// Nothing in it is looked at.
+    Left,
+}
+
+/// Everything that decides about deletion.
+pub(super) struct Doom<'a> {
+    pub local: &'a LocalTree,
+    /// Paths of the module.
+    pub wanted: &'a HashSet<&'a TreePath>,
+    /// Those of them that are directories.
+    pub dirs: HashSet<&'a TreePath>,
+    /// Those of them whose content was asked for.
+    pub listed: HashSet<&'a TreePath>,
+    pub guard: &'a Guard<'a>,
+    /// Deleted files stay beside where they stood, under another name.
+    pub backs_up: bool,
+}
+
+impl Doom<'_> {
+    /// Deletions, children before their directories, and the directories that stay for what stays in them.
+    pub(super) fn steps(&self) -> (Vec<Step>, Vec<TreePath>) {
+        let mut fates: HashMap<&TreePath, Fate> = HashMap::new();
+        let root = TreePath::root();
+        let top = match self.guard.enter(&self.guard.filter.top(), &root) {
+            Some(scope) if self.guard.root_listed => Fate::Compared(scope),
+            _ => Fate::Left,
+        };
+        let (mut going, mut staying) = (Vec::new(), HashSet::new());
+        for (path, old) in self.local {
+            let parent = path.parent().unwrap_or_default();
+            let above = if parent.is_root() { Some(&top) } else { fates.get(&parent) };
+            let is_dir = old.kind == LocalKind::Dir;
+            let (outer, dying) = match above {
+                Some(Fate::Compared(scope)) => (scope.clone(), false),
+                Some(Fate::Dying(scope)) => (scope.clone(), true),
+                // Where nothing is deleted, directories further down may still have been asked for by name.
+                _ if is_dir && self.listed.contains(path) => (self.guard.filter.top(), false),
+                _ => {
+                    staying.extend(path.parent());
+                    continue;
+                }
+            };
+            let inside = self.guard.enter(&outer, path).filter(|_| is_dir);
+            let fate = if self.dirs.contains(path) {
+                inside.filter(|_| self.listed.contains(path)).map_or(Fate::Left, Fate::Compared)
+            } else if self.wanted.contains(path) {
+                // A directory makes room for a file.
+                inside.map_or(Fate::Left, Fate::Dying)
+            } else if self.guard.protects(&outer, path, is_dir, dying) {
+                staying.extend(path.parent());
+                Fate::Left
+            } else {
+                going.push((path, old));
+                if self.backs_up && !is_dir {
+                    staying.extend(path.parent());
+                }
+                inside.map_or(Fate::Left, Fate::Dying)
+            };
+            if is_dir {
+                fates.insert(path, fate);
+            }
+        }
+        let (mut steps, mut kept) = (Vec::new(), Vec::new());
+        for (path, old) in going.into_iter().rev() {
+            if staying.contains(path) {
+                staying.extend(path.parent());
+                kept.push(path.clone());
+                continue;
+            }
+            let (mode, replaces) = (old.mode, Some(old.clone()));
+            steps.push(Step { path: path.clone(), change: Change::Delete, mode, mtime: None, replaces });
+        }
+        (steps, kept)
+    }
+}
+
+impl Guard<'_> {
+    /// The rules inside a directory of the destination; none where they are refused: then nothing is deleted there.
+    fn enter(&self, outer: &Scope, dir: &TreePath) -> Option<Scope> {
+        let none = Vec::new();
+        self.filter.enter(outer, dir, false, self.files.get(dir).unwrap_or(&none)).ok()
+    }
+
+    fn protects(&self, scope: &Scope, path: &TreePath, is_dir: bool, dying: bool) -> bool {
+        let subject = Subject { path: path.as_bytes(), below: 0, is_dir };
+        self.filter.verdict(scope, Side::Local, subject, dying) == Some(false)
+    }
+}

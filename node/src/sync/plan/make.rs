@@ -1,0 +1,263 @@
+//! From what the module has and what stands here to the changes between them.
+
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+
+use super::delete::{Doom, Guard};
+use super::{Change, Local, LocalKind, LocalTree, Origin, Plan, Remote, Rules, Step, leads_out};
+use crate::manifest::ContentId;
+use crate::manifest::entry::Node;
+use crate::manifest::path::TreePath;
+
+/// Makes the plan that turns `local` into what `remote` says.
+///
+/// `remote` holds parents before what is in them. `guard` says what deletion must spare.
+pub fn make(mut remote: Vec<Remote>, local: &LocalTree, rules: &Rules, guard: &Guard<'_>) -> Plan {
+    remote.sort_by(in_rsyncs_order);
+    if rules.prune_empty {
+        prune(&mut remote);
+    }
+    let mut planner = Planner::new(&remote, local, rules);
+    for item in &remote {
+        planner.visit(item);
+    }
+    if rules.delete {
+        let listed = remote.iter().filter(|item| item.listed).map(|item| &item.path).collect();
+        let dirs = remote.iter().filter(|item| item.entry.is_dir()).map(|item| &item.path).collect();
+        let backs_up = rules.backup.as_ref().is_some_and(|backup| backup.dir.is_none());
+        let doom = Doom { local, wanted: &planner.wanted, dirs, listed, guard, backs_up };
+        let (steps, kept) = doom.steps();
+        planner.plan.steps.extend(steps);
+        planner.plan.kept_dirs = kept;
+    }
+    planner.plan
+}
+
+/// In a directory what is no directory comes first; directories sort as if their names ended with a slash.
+fn in_rsyncs_order(a: &Remote, b: &Remote) -> Ordering {
+    let (left, right) = (a.path.as_bytes(), b.path.as_bytes());
+    let common = left.iter().zip(right).take_while(|(a, b)| a == b).count();
+    let start = left[..common].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    let is_dir = |item: &Remote, rest: &[u8]| item.entry.is_dir() || rest.contains(&b'/');
+    let (left, right) = (&left[start..], &right[start..]);
+    is_dir(a, left).cmp(&is_dir(b, right)).then_with(|| {
+        let name = |rest: &'_ [u8]| -> Vec<u8> { rest.split(|byte| *byte == b'/').next().unwrap_or_default().to_vec() };
+        let (mut first, mut second) = (name(left), name(right));
+        if is_dir(a, left) {
+            first.push(b'/');
+            second.push(b'/');
+        }
+        first.cmp(&second).then_with(|| left.len().cmp(&right.len()))
+    })
+}
+
+/// Leaves out directories without anything but directories below them.
+fn prune(remote: &mut Vec<Remote>) {
+    let mut needed: HashSet<TreePath> = HashSet::new();
+    for item in remote.iter().filter(|item| !item.entry.is_dir()) {
+        let mut above = item.path.parent();
+        while let Some(dir) = above {
+            above = dir.parent();
+            if !needed.insert(dir) {
+                break;
+            }
+        }
+    }
+    remote.retain(|item| !item.entry.is_dir() || needed.contains(&item.path));
+}
+
+/// Names of one file: what makes two entries hard links of each other.
+type LinkGroup = (ContentId, u16, i64, u32);
+
+struct Planner<'a> {
+    local: &'a LocalTree,
+    rules: &'a Rules,
+    /// Remote paths: what is not among them goes away when deleting.
+    wanted: HashSet<&'a TreePath>,
+    /// Where a content is in the destination now, best candidates first.
+    by_id: HashMap<ContentId, Vec<&'a TreePath>>,
+    /// Names per inode, to break links that the module does not have.
+    names: HashMap<u64, u32>,
+    leaders: HashMap<LinkGroup, (&'a TreePath, Option<u64>)>,
+    used: HashSet<&'a TreePath>,
+    /// A directory that `--existing` leaves out, with all below it.
+    skipped: Option<&'a TreePath>,
+    plan: Plan,
+}
+
+impl<'a> Planner<'a> {
+    fn new(remote: &'a [Remote], local: &'a LocalTree, rules: &'a Rules) -> Self {
+        let wanted: HashSet<&TreePath> = remote.iter().map(|item| &item.path).collect();
+        let mut by_id: HashMap<ContentId, Vec<&TreePath>> = HashMap::new();
+        let mut names: HashMap<u64, u32> = HashMap::new();
+        let mut plan = Plan::default();
+        for (path, entry) in local {
+            plan.before.0 += 1;
+            if let LocalKind::File { size, id, inode } = &entry.kind {
+                plan.before.1 = plan.before.1.saturating_add(*size);
+                *names.entry(*inode).or_default() += 1;
+                if let Some(id) = id {
+                    by_id.entry(*id).or_default().push(path);
+                }
+            }
+        }
+        // Files that will go away come first: those can be moved rather than copied.
+        for paths in by_id.values_mut() {
+            paths.sort_by_key(|path| wanted.contains(*path));
+        }
+        let (leaders, used) = (HashMap::new(), HashSet::new());
+        Self { local, rules, wanted, by_id, names, leaders, used, skipped: None, plan }
+    }
+
+    fn visit(&mut self, item: &'a Remote) {
+        self.count(item);
+        if self.skipped.is_some_and(|dir| item.path.relative_to(dir).is_some()) {
+            return;
+        }
+        let here = self.local.get(&item.path);
+        if here.is_none() && self.rules.existing {
+            self.skipped = item.entry.is_dir().then_some(&item.path).or(self.skipped);
+            return;
+        }
+        let both_dirs = item.entry.is_dir() && here.is_some_and(|old| old.kind == LocalKind::Dir);
+        if here.is_some() && self.rules.ignore_existing && !both_dirs {
+            return;
+        }
+        match &item.entry.node {
+            Node::Dir(_) => self.directory(item),
+            Node::File { size, id, link } => self.file(item, *size, *id, *link),
+            Node::Symlink { target } if self.rules.links => self.symlink(item, target),
+            Node::Symlink { .. } => self.plan.skipped.push(item.path.clone()),
+        }
+    }
+
+    fn count(&mut self, item: &Remote) {
+        let plan = &mut self.plan;
+        match &item.entry.node {
+            Node::Dir(_) => plan.others.0 += 1,
+            Node::File { size, .. } => {
+                plan.files += 1;
+                plan.bytes = plan.bytes.saturating_add(*size);
+            }
+            Node::Symlink { target } => {
+                plan.others.1 += 1;
+                plan.bytes = plan.bytes.saturating_add(target.len() as u64);
+            }
+        }
+    }
+
+    fn directory(&mut self, item: &'a Remote) {
+        let here = self.local.get(&item.path);
+        let mtime = self.rules.keeps_time(true, false).then_some(item.entry.mtime);
+        self.plan.dirs.insert(item.path.clone(), (self.rules.mode(&item.entry, here), mtime));
+        match here {
+            Some(old) if old.kind == LocalKind::Dir => {
+                let change = if self.differs(old, item) { Change::SetDir } else { Change::Keep };
+                self.push(item, change);
+            }
+            _ => self.push(item, Change::MakeDir),
+        }
+    }
+
+    fn symlink(&mut self, item: &'a Remote, target: &[u8]) {
+        if self.rules.safe_links && leads_out(&item.path, target) {
+            self.plan.unsafe_links.push((item.path.clone(), target.to_vec()));
+            return;
+        }
+        match self.local.get(&item.path) {
+            Some(old) if old.kind == LocalKind::Symlink(target.to_vec()) => {
+                let change = if self.differs(old, item) { Change::Touch } else { Change::Keep };
+                self.push(item, change);
+            }
+            _ => self.push(item, Change::Symlink(target.to_vec())),
+        }
+    }
+
+    fn file(&mut self, item: &'a Remote, size: u64, id: ContentId, link: u32) {
+        let here = self.local.get(&item.path);
+        let inode_here = here.and_then(|old| self.same_content(old, size, id));
+        let group = (id, item.entry.mode, item.entry.mtime, link);
+        if link != 0 && self.rules.hard_links {
+            if let Some((leader, inode)) = self.leaders.get(&group).copied() {
+                self.plan.reused = self.plan.reused.saturating_add(size);
+                let linked = inode.is_some() && inode == inode_here;
+                return self.push(item, if linked { Change::Keep } else { Change::Link(leader.clone()) });
+            }
+        }
+        let newer = here.is_some_and(|old| self.rules.is_newer_here(old.mtime, item.entry.mtime));
+        if self.rules.leaves_out(size) || (newer && matches!(here.map(|old| &old.kind), Some(LocalKind::File { .. }))) {
+            return;
+        }
+        if link != 0 && self.rules.hard_links {
+            self.leaders.insert(group, (&item.path, inode_here));
+        }
+        let Some(inode) = inode_here else { return self.content(item, size, id) };
+        self.plan.reused = self.plan.reused.saturating_add(size);
+        let shared = self.names.get(&inode).is_some_and(|names| *names > 1);
+        let differs = here.is_some_and(|old| self.differs(old, item));
+        if shared && (link == 0 || differs) && self.rules.hard_links {
+            // The module does not have this link (or other attributes for it): give the name a file of its own.
+            if let Some(leader) = self.leaders.get_mut(&group) {
+                leader.1 = None;
+            }
+            let origin = Origin::Copy(item.path.clone());
+            self.push(item, Change::File { id, size, origin, number: item.number });
+        } else {
+            self.push(item, if differs { Change::Touch } else { Change::Keep });
+        }
+    }
+
+    /// The inode of a local file whose content counts as that of the module.
+    fn same_content(&self, old: &Local, size: u64, id: ContentId) -> Option<u64> {
+        match &old.kind {
+            LocalKind::File { size: here, inode, .. } if self.rules.size_only && *here == size => Some(*inode),
+            LocalKind::File { id: Some(here), inode, .. } if *here == id => Some(*inode),
+            _ => None,
+        }
+    }
+
+    /// A file whose content is not at its path yet.
+    fn content(&mut self, item: &'a Remote, size: u64, id: ContentId) {
+        let origin = self.origin(item, id);
+        if origin != Origin::Fetch {
+            self.plan.reused = self.plan.reused.saturating_add(size);
+        }
+        self.push(item, Change::File { id, size, origin, number: item.number });
+    }
+
+    fn origin(&mut self, item: &Remote, id: ContentId) -> Origin {
+        let Some(paths) = self.by_id.get(&id) else { return Origin::Fetch };
+        let movable = paths.iter().copied().find(|path| {
+            let same = self.local.get(*path).is_some_and(|old| !self.differs(old, item));
+            // A backup keeps the old name's file: then there is nothing to move.
+            self.rules.delete
+                && self.rules.backup.is_none()
+                && same
+                && !self.wanted.contains(path)
+                && !self.used.contains(path)
+        });
+        if let Some(from) = movable {
+            self.used.insert(from);
+            return Origin::Move(from.clone());
+        }
+        paths.first().map_or(Origin::Fetch, |from| Origin::Copy((*from).clone()))
+    }
+
+    /// True if attributes that are kept differ.
+    fn differs(&self, old: &Local, new: &Remote) -> bool {
+        let (is_dir, is_link) = (new.entry.is_dir(), matches!(old.kind, LocalKind::Symlink(_)));
+        let mode = !is_link && self.rules.mode(&new.entry, Some(old)) != old.mode;
+        mode || (self.rules.keeps_time(is_dir, is_link) && self.rules.times_differ(old.mtime, new.entry.mtime))
+    }
+
+    fn push(&mut self, item: &Remote, change: Change) {
+        if change == Change::Keep && !self.rules.tell_unchanged {
+            return;
+        }
+        let replaces = self.local.get(&item.path).cloned();
+        let mode = self.rules.mode(&item.entry, replaces.as_ref());
+        let is_link = matches!(item.entry.node, Node::Symlink { .. });
+        let mtime = self.rules.keeps_time(item.entry.is_dir(), is_link).then_some(item.entry.mtime);
+        self.plan.steps.push(Step { path: item.path.clone(), change, mode, mtime, replaces });
+    }
+}

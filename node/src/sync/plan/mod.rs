@@ -1,0 +1,255 @@
+//! What a pass will change in the destination, as a value: `--dry-run` prints it, [`super::place`] carries it out. Pure.
+
+use std::collections::{BTreeMap, HashSet};
+
+mod chmod;
+mod delete;
+mod make;
+mod rules;
+
+pub use chmod::{Chmod, ChmodError};
+pub use delete::Guard;
+pub use make::make;
+pub use rules::{Backup, Rules, leads_out};
+
+use crate::manifest::ContentId;
+use crate::manifest::entry::Entry;
+use crate::manifest::path::TreePath;
+
+/// A plan that deletes or replaces more than this share (percent) of what was there is refused without a word from the user.
+const GUARD_PERCENT: u64 = 25;
+/// ... but only where it touches more entries than this.
+const GUARD_ENTRIES: u64 = 100;
+
+/// What stands at a path of the destination now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalKind {
+    /// A regular file; the id is known where it was worth knowing. `inode` tells hard links of one file system apart.
+    File {
+        /// Bytes.
+        size: u64,
+        /// BLAKE3 of the content, if known.
+        id: Option<ContentId>,
+        /// Inode number.
+        inode: u64,
+    },
+    /// A directory.
+    Dir,
+    /// A symlink and its target.
+    Symlink(Vec<u8>),
+    /// A device, FIFO or socket: never opened.
+    Special,
+}
+
+/// One entry of the destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Local {
+    /// Kind and what belongs to it.
+    pub kind: LocalKind,
+    /// Permission bits.
+    pub mode: u16,
+    /// Modification time, ns since the epoch.
+    pub mtime: i64,
+}
+
+/// The destination by path.
+pub type LocalTree = BTreeMap<TreePath, Local>;
+
+/// One entry of the module that the pass selected.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    /// Path below the transfer root.
+    pub path: TreePath,
+    /// Rank in the module's tree.
+    pub number: u64,
+    /// The entry.
+    pub entry: Entry,
+    /// A directory whose content was asked for: what is here and not there may be deleted.
+    pub listed: bool,
+}
+
+/// Where the bytes of a file come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Other nodes.
+    Fetch,
+    /// A copy (or reflink) of a file of the destination.
+    Copy(TreePath),
+    /// A file of the destination that this plan deletes: linked to its new name, nothing is copied.
+    Move(TreePath),
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Make a directory.
+    MakeDir,
+    /// Set a directory's attributes.
+    SetDir,
+    /// Put a file in place.
+    File {
+        /// Its content.
+        id: ContentId,
+        /// Its size.
+        size: u64,
+        /// Where the bytes come from.
+        origin: Origin,
+        /// Rank in the module's tree.
+        number: u64,
+    },
+    /// Make a hard link to another path of the plan or the destination.
+    Link(TreePath),
+    /// Make a symlink.
+    Symlink(Vec<u8>),
+    /// Set the attributes of a file or symlink that stays.
+    Touch,
+    /// Nothing: it is told of, where that was asked for.
+    Keep,
+    /// Remove a file or an empty directory.
+    Delete,
+}
+
+/// One line of the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Path below the destination.
+    pub path: TreePath,
+    /// What is done.
+    pub change: Change,
+    /// Permission bits afterwards (of no meaning for a deletion).
+    pub mode: u16,
+    /// Modification time afterwards, ns; none if it is not kept.
+    pub mtime: Option<i64>,
+    /// What stands there now.
+    pub replaces: Option<Local>,
+}
+
+/// All changes of a pass, in rsync's order, deletions last.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// The changes.
+    pub steps: Vec<Step>,
+    /// Attributes of every selected directory, for those that placing disturbs.
+    pub dirs: BTreeMap<TreePath, (u16, Option<i64>)>,
+    /// Regular files selected.
+    pub files: u64,
+    /// Directories and symlinks selected, the root included where it is.
+    pub others: (u64, u64),
+    /// Bytes of all regular files selected, and of the targets of symlinks.
+    pub bytes: u64,
+    /// Bytes that need not be fetched.
+    pub reused: u64,
+    /// Symlinks left out by `--safe-links`, and their targets.
+    pub unsafe_links: Vec<(TreePath, Vec<u8>)>,
+    /// Symlinks left out for want of `-l`.
+    pub skipped: Vec<TreePath>,
+    /// Directories that stay because something in them is protected.
+    pub kept_dirs: Vec<TreePath>,
+    /// Entries and bytes that stood in the destination.
+    pub before: (u64, u64),
+}
+
+/// What a content id is needed for: fetched once, whatever the number of paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Want {
+    /// The content.
+    pub id: ContentId,
+    /// Its size.
+    pub size: u64,
+    /// Rank of the first entry that needs it.
+    pub number: u64,
+}
+
+impl Plan {
+    /// The contents to fetch, each once, in the order of the tree.
+    pub fn wants(&self) -> Vec<Want> {
+        let mut seen = HashSet::new();
+        let mut wants = Vec::new();
+        for step in &self.steps {
+            if let Change::File { id, size, origin: Origin::Fetch, number } = &step.change
+                && seen.insert(*id)
+            {
+                wants.push(Want { id: *id, size: *size, number: *number });
+            }
+        }
+        wants.sort_unstable_by_key(|want| want.number);
+        wants
+    }
+
+    /// Adds what becomes of the root of the destination: it gets the attributes of `top`. `old` is none for a new one.
+    pub fn set_root(&mut self, top: &Entry, old: Option<Local>, rules: &Rules) {
+        let mode = rules.mode(top, old.as_ref());
+        let mtime = rules.keeps_time(true, false).then_some(top.mtime);
+        self.dirs.insert(TreePath::root(), (mode, mtime));
+        let same_time = |old: &Local| mtime.is_none_or(|mtime| !rules.times_differ(old.mtime, mtime));
+        if old.as_ref().is_none_or(|old| old.mode != mode || !same_time(old)) {
+            let change = if old.is_some() { Change::SetDir } else { Change::MakeDir };
+            self.steps.insert(0, Step { path: TreePath::root(), change, mode, mtime, replaces: old });
+        }
+    }
+
+    /// True if anything is to be done.
+    pub fn has_changes(&self) -> bool {
+        self.steps.iter().any(|step| step.change != Change::Keep)
+    }
+
+    /// The steps as rsync prints them: deletions first.
+    pub fn in_rsync_order(&self) -> impl Iterator<Item = &Step> {
+        let deletions = self.steps.iter().filter(|step| step.change == Change::Delete);
+        deletions.chain(self.steps.iter().filter(|step| step.change != Change::Delete))
+    }
+
+    /// Keeps the first `max` deletions; returns how many are left out.
+    pub fn limit_deletions(&mut self, max: u64) -> u64 {
+        let (mut seen, mut skipped) = (0, 0);
+        self.steps.retain(|step| {
+            if step.change != Change::Delete {
+                return true;
+            }
+            seen += 1;
+            skipped += u64::from(seen > max);
+            seen <= max
+        });
+        skipped
+    }
+
+    /// Deletions of the plan.
+    pub fn deletions(&self) -> u64 {
+        self.steps.iter().filter(|step| step.change == Change::Delete).count() as u64
+    }
+
+    /// Regular files whose content comes from others.
+    pub fn transfers(&self) -> u64 {
+        let fetched = |step: &&Step| matches!(step.change, Change::File { origin: Origin::Fetch, .. });
+        self.steps.iter().filter(fetched).count() as u64
+    }
+
+    /// True if the plan deletes or replaces so much that the user should say so first.
+    pub fn is_drastic(&self) -> bool {
+        let mut entries = 0u64;
+        let mut bytes = 0u64;
+        let moved = self.moved_away();
+        for step in &self.steps {
+            let Some(old) = &step.replaces else { continue };
+            let lost = matches!(step.change, Change::File { .. } | Change::Delete | Change::Symlink(_));
+            if lost && !moved.contains(&step.path) {
+                entries += 1;
+                bytes = bytes.saturating_add(if let LocalKind::File { size, .. } = old.kind { size } else { 0 });
+            }
+        }
+        let (all, all_bytes) = self.before;
+        let over = |part: u64, whole: u64| u128::from(part) * 100 > u128::from(whole) * u128::from(GUARD_PERCENT);
+        entries > GUARD_ENTRIES && (over(entries, all) || over(bytes, all_bytes))
+    }
+
+    /// Paths whose deletion loses nothing because their content moves elsewhere.
+    fn moved_away(&self) -> HashSet<&TreePath> {
+        self.steps
+            .iter()
+            .filter_map(|step| match &step.change {
+                Change::File { origin: Origin::Move(from), .. } => Some(from),
+                _ => None,
+            })
+            .collect()
+    }
+}
