@@ -177,13 +177,8 @@ impl Selector {
     }
 
     fn expressed(&self, below: &[u8], is_dir: bool) -> Choice {
-        if self.regexes.is_empty() || self.regexes.iter().any(|regex| regex.matches(below)) {
-            Choice::Take
-        } else if is_dir && self.regexes.iter().any(|regex| regex.may_match_below(below)) {
-            Choice::Take
-        } else {
-            Choice::Skip
-        }
+        let matches = |regex: &PathRegex| regex.matches(below) || (is_dir && regex.may_match_below(below));
+        if self.regexes.is_empty() || self.regexes.iter().any(matches) { Choice::Take } else { Choice::Skip }
     }
 
     /// The nearest named place at or above a path, as names in between, and its depth; the deepest reach counts.

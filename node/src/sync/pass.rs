@@ -208,7 +208,7 @@ pub fn selected(node: &Node, request: &Request, bundle: &CheckedBundle) -> Resul
         file.path = TreePath::root().join(name).unwrap_or_default();
     }
     let named = select.only().is_some() || !select.base().is_root();
-    if entries.is_empty() && named && !select.has_rules() && !stands(node, request, bundle)?.is_some() {
+    if entries.is_empty() && named && !select.has_rules() && stands(node, request, bundle)?.is_none() {
         let path = select
             .only()
             .map_or_else(|| select.base().to_string(), |name| format!("{}/{}", select.base(), escape(name)));

@@ -90,7 +90,7 @@ impl Show {
         let (plan, numbers) = (&report.plan, self.numbers);
         let (dirs, links) = plan.others;
         let all = kinds(numbers, [plan.files, dirs, links]);
-        let created = kinds(numbers, count(plan, |step| is_new(step)));
+        let created = kinds(numbers, count(plan, is_new));
         let deleted = kinds(numbers, count(plan, |step| step.change == Change::Delete));
         let moved = plan.steps.iter().filter_map(transferred);
         let (files, bytes) = moved.fold((0u64, 0u64), |(files, bytes), size| (files + 1, bytes.saturating_add(size)));

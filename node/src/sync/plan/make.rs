@@ -177,12 +177,13 @@ impl<'a> Planner<'a> {
         let here = self.local.get(&item.path);
         let inode_here = here.and_then(|old| self.same_content(old, size, id));
         let group = (id, item.entry.mode, item.entry.mtime, link);
-        if link != 0 && self.rules.hard_links {
-            if let Some((leader, inode)) = self.leaders.get(&group).copied() {
-                self.plan.reused = self.plan.reused.saturating_add(size);
-                let linked = inode.is_some() && inode == inode_here;
-                return self.push(item, if linked { Change::Keep } else { Change::Link(leader.clone()) });
-            }
+        if link != 0
+            && self.rules.hard_links
+            && let Some((leader, inode)) = self.leaders.get(&group).copied()
+        {
+            self.plan.reused = self.plan.reused.saturating_add(size);
+            let linked = inode.is_some() && inode == inode_here;
+            return self.push(item, if linked { Change::Keep } else { Change::Link(leader.clone()) });
         }
         let newer = here.is_some_and(|old| self.rules.is_newer_here(old.mtime, item.entry.mtime));
         if self.rules.leaves_out(size) || (newer && matches!(here.map(|old| &old.kind), Some(LocalKind::File { .. }))) {
