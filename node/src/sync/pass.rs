@@ -246,25 +246,30 @@ async fn look(node: &Arc<Node>, request: &Request, target: &Destination, tree: &
     blocking(move || target.scan(&node.index, &sizes, &|path, is_dir| !is_dir || area.enters(path))).await
 }
 
-/// The directories of the destination that matter: those of the module, and where things may be deleted all below.
+/// The directories of the destination that matter: those where the module has something, and where things may be deleted,
+/// all below.
 struct Area {
-    dirs: HashSet<TreePath>,
+    paths: HashSet<TreePath>,
     listed: HashSet<TreePath>,
 }
 
 impl Area {
     fn of(request: &Request, tree: &Selected) -> Self {
-        let dirs = tree.entries.iter().filter(|item| item.entry.is_dir());
-        let listed = dirs.clone().filter(|item| item.listed && request.rules.delete).map(|item| item.path.clone());
+        let listed = tree
+            .entries
+            .iter()
+            .filter(|item| item.entry.is_dir())
+            .filter(|item| item.listed && request.rules.delete)
+            .map(|item| item.path.clone());
         let mut listed: HashSet<TreePath> = listed.collect();
         if request.rules.delete && request.select.lists(request.select.base()) {
             listed.insert(TreePath::root());
         }
-        Self { dirs: dirs.map(|item| item.path.clone()).collect(), listed }
+        Self { paths: tree.entries.iter().map(|item| item.path.clone()).collect(), listed }
     }
 
     fn enters(&self, dir: &TreePath) -> bool {
-        self.dirs.contains(dir)
+        self.paths.contains(dir)
             || std::iter::successors(dir.parent(), TreePath::parent).any(|up| self.listed.contains(&up))
     }
 }

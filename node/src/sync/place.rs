@@ -56,8 +56,10 @@ impl Placing<'_> {
             return Ok(placed);
         }
         let ready = empty_dir(self.own, READY_DIR)?;
-        self.make_directories(&mut placed)?;
+        self.let_in(&mut placed)?;
+        // Before anything changes: a file that makes room for a directory may be what another is copied from.
         let waiting = self.assemble(&ready, &mut placed)?;
+        self.make_directories(&mut placed)?;
         self.root.sync_fs()?;
         let (late, early): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(step, ..)| is_late(&step.path));
         let mut dirs = DirCache::new(self.root.clone());
@@ -71,9 +73,9 @@ impl Placing<'_> {
         Ok(placed)
     }
 
-    fn make_directories(&self, placed: &mut Placed) -> Result<(), FileError> {
+    /// Directories that are there must let us in.
+    fn let_in(&self, placed: &mut Placed) -> Result<(), FileError> {
         for parent in self.parents() {
-            // Those of the plan are made below; those that are there must let us in.
             if parent.is_root() {
                 continue;
             }
@@ -82,6 +84,10 @@ impl Placing<'_> {
                 guard(placed, &parent, dir.set_mode(&name, WORKING_MODE))?;
             }
         }
+        Ok(())
+    }
+
+    fn make_directories(&self, placed: &mut Placed) -> Result<(), FileError> {
         let made = |step: &&Step| step.change == Change::MakeDir && !step.path.is_root();
         for step in self.plan.steps.iter().filter(made) {
             guard(placed, &step.path, self.make_directory(step))?;
@@ -93,6 +99,7 @@ impl Placing<'_> {
         let (dir, name) = locate(self.root, &step.path)?;
         if let Some(old) = &step.replaces {
             self.retire(&dir, &name, &old.kind)?;
+            self.back_up(&step.path, &dir, &name)?;
             dir.unlink(&name)?;
         }
         dir.make_dir(&name).map(drop)
@@ -235,7 +242,9 @@ impl Placing<'_> {
             return ok_if_missing(dir.remove_dir(&name));
         }
         ok_if_missing(self.retire(&dir, &name, &old.kind))?;
-        ok_if_missing(self.back_up(&step.path, &dir, &name))?;
+        if self.backup.is_some_and(|backup| backup.keeps(name.as_bytes())) {
+            ok_if_missing(self.back_up(&step.path, &dir, &name))?;
+        }
         ok_if_missing(dir.unlink(&name))
     }
 

@@ -207,6 +207,11 @@ fn check(wish: &Pass, report: &Report) -> Result<(), Failure> {
         let count = report.placed.problems.len();
         return Err(Failure::new(Exit::Partial, format!("{count} paths failed, first {path}: {why}")));
     }
+    if let Some(first) = report.plan.blocked.first() {
+        let count = report.plan.blocked.len();
+        let text = format!("{count} paths have no place, first {first}: something else stands there");
+        return Err(Failure::new(Exit::Partial, text).hint("--delete makes room"));
+    }
     if report.skipped_deletions > 0 {
         let text = format!("{} deletions were skipped because of --max-delete", report.skipped_deletions);
         return Err(Failure::new(Exit::Guarded, text));

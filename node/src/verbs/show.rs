@@ -54,7 +54,12 @@ impl Show {
         }
         if self.remarks {
             let skipped = report.plan.skipped.iter().map(|path| format!("skipping non-regular file \"{path}\""));
-            let kept = report.plan.kept_dirs.iter().map(|path| format!("cannot delete non-empty directory: {path}"));
+            let kept = report
+                .plan
+                .kept_dirs
+                .iter()
+                .chain(&report.plan.blocked)
+                .map(|path| format!("cannot delete non-empty directory: {path}"));
             lines.extend(skipped.chain(kept));
         }
         if let Some(format) = &self.format {

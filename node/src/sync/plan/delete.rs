@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Change, LocalKind, LocalTree, Step};
+use super::{Backup, Change, LocalKind, LocalTree, Step};
 use crate::manifest::filter::{Filter, Scope, Side, Subject};
 use crate::manifest::path::TreePath;
 
@@ -38,8 +38,8 @@ pub(super) struct Doom<'a> {
     /// Those of them whose content was asked for.
     pub listed: HashSet<&'a TreePath>,
     pub guard: &'a Guard<'a>,
-    /// Deleted files stay beside where they stood, under another name.
-    pub backs_up: bool,
+    /// Where deleted files stay.
+    pub backup: Option<&'a Backup>,
 }
 
 impl Doom<'_> {
@@ -77,7 +77,8 @@ impl Doom<'_> {
                 Fate::Left
             } else {
                 going.push((path, old));
-                if self.backs_up && !is_dir {
+                let stays = |backup: &Backup| path.name().is_some_and(|name| backup.keeps_beside(name.as_bytes()));
+                if !is_dir && self.backup.is_some_and(stays) {
                     staying.extend(path.parent());
                 }
                 inside.map_or(Fate::Left, Fate::Dying)

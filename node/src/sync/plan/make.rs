@@ -24,13 +24,35 @@ pub fn make(mut remote: Vec<Remote>, local: &LocalTree, rules: &Rules, guard: &G
     if rules.delete {
         let listed = remote.iter().filter(|item| item.listed).map(|item| &item.path).collect();
         let dirs = remote.iter().filter(|item| item.entry.is_dir()).map(|item| &item.path).collect();
-        let backs_up = rules.backup.as_ref().is_some_and(|backup| backup.dir.is_none());
-        let doom = Doom { local, wanted: &planner.wanted, dirs, listed, guard, backs_up };
+        let backup = rules.backup.as_ref();
+        let doom = Doom { local, wanted: &planner.wanted, dirs, listed, guard, backup };
         let (steps, kept) = doom.steps();
         planner.plan.steps.extend(steps);
         planner.plan.kept_dirs = kept;
     }
-    planner.plan
+    let mut plan = planner.plan;
+    drop_blocked(&mut plan, local);
+    plan
+}
+
+/// Files cannot take the place of directories that are not empty: those steps go, and are remembered.
+fn drop_blocked(plan: &mut Plan, local: &LocalTree) {
+    let (doomed, steps): (Vec<Step>, Vec<Step>) =
+        std::mem::take(&mut plan.steps).into_iter().partition(|step| step.change == Change::Delete);
+    let going: HashSet<&TreePath> = doomed.iter().map(|step| &step.path).collect();
+    let is_dir = |step: &Step| step.replaces.as_ref().is_some_and(|old| old.kind == LocalKind::Dir);
+    for step in steps {
+        let places = matches!(step.change, Change::File { .. } | Change::Symlink(_) | Change::Link(_));
+        let mut below = local.range(&step.path..).skip(1).map(|(path, _)| path);
+        let mut below = std::iter::from_fn(|| below.next().filter(|path| path.relative_to(&step.path).is_some()));
+        if places && is_dir(&step) && below.any(|path| !going.contains(path)) {
+            plan.kept_dirs.push(step.path.clone());
+            plan.blocked.push(step.path);
+        } else {
+            plan.steps.push(step);
+        }
+    }
+    plan.steps.extend(doomed);
 }
 
 /// In a directory what is no directory comes first; directories sort as if their names ended with a slash.
@@ -121,6 +143,11 @@ impl<'a> Planner<'a> {
         }
         let both_dirs = item.entry.is_dir() && here.is_some_and(|old| old.kind == LocalKind::Dir);
         if here.is_some() && self.rules.ignore_existing && !both_dirs {
+            if item.entry.is_dir() {
+                // What is below it has no place.
+                self.skipped = Some(&item.path);
+                self.plan.blocked.push(item.path.clone());
+            }
             return;
         }
         match &item.entry.node {

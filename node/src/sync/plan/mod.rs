@@ -143,6 +143,8 @@ pub struct Plan {
     pub unsafe_links: Vec<(TreePath, Vec<u8>)>,
     /// Symlinks left out for want of `-l`.
     pub skipped: Vec<TreePath>,
+    /// Paths that could not be made for what stands in their way.
+    pub blocked: Vec<TreePath>,
     /// Directories that stay because something in them is protected.
     pub kept_dirs: Vec<TreePath>,
     /// Entries and bytes that stood in the destination.

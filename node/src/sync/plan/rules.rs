@@ -119,6 +119,18 @@ impl Rules {
     }
 }
 
+impl Backup {
+    /// True if a deleted file is kept: backups of former runs are not.
+    pub fn keeps(&self, name: &[u8]) -> bool {
+        self.dir.is_some() || !name.ends_with(&self.suffix.0)
+    }
+
+    /// True if a deleted file stays in the directory where it stood.
+    pub fn keeps_beside(&self, name: &[u8]) -> bool {
+        self.dir.is_none() && self.keeps(name)
+    }
+}
+
 /// True for two files, two directories, or two symlinks.
 fn same_kind(old: &Local, entry: &Entry) -> bool {
     use crate::manifest::entry::Node;
