@@ -13,6 +13,7 @@ mod fetch;
 mod filters;
 mod generations;
 mod guards;
+mod habits;
 mod liars;
 mod lockfile;
 mod locks;

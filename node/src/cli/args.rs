@@ -1,11 +1,13 @@
 //! What clap sees.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand};
 
 use super::foreign::Foreign;
-use crate::options::{FetchOptions, MirrorOptions, PublishOptions, RsyncOptions, Rules};
+use crate::options::{FetchOptions, MirrorOptions, PublishOptions, RsyncOptions, Rules, duration, size};
 
 /// rsync's agility with a swarm behind it: publish a signed tree, mirror it with one command, fetch it from whoever has it
 #[derive(Debug, Parser)]
@@ -95,10 +97,11 @@ pub enum Command {
     },
     /// A pulling rsync command line as it is
     Rsync {
-        #[command(flatten)]
-        options: Box<RsyncOptions>,
+        // First, while it sees what was given: the options take it away.
         #[command(flatten)]
         foreign: Foreign,
+        #[command(flatten)]
+        options: Box<RsyncOptions>,
     },
     /// End a registration; the files stay
     Forget {
@@ -124,6 +127,47 @@ pub enum Command {
         #[allow(missing_docs, reason = "a text here would become the verb's own")]
         rules: Rules,
     },
+    /// List what matches in a module
+    Find {
+        /// Where to look
+        reference: String,
+        /// Patterns as in --include, one of which must match
+        patterns: Vec<OsString>,
+        /// Regular expressions, one of which must match (may be repeated)
+        #[arg(long, value_name = "RE")]
+        regex: Vec<String>,
+        /// Files of at least this size
+        #[arg(long, value_name = "SIZE", value_parser = size)]
+        min_size: Option<u64>,
+        /// Files of at most this size
+        #[arg(long, value_name = "SIZE", value_parser = size)]
+        max_size: Option<u64>,
+        /// Modified within this time, such as 24h
+        #[arg(long, value_name = "DUR", value_parser = duration)]
+        newer: Option<Duration>,
+        /// rsync's list lines
+        #[arg(short = 'l', long)]
+        long: bool,
+    },
+    /// What differs between two modules or directories
+    Diff {
+        /// What was: a reference or a directory
+        old: OsString,
+        /// What is: a reference or a directory
+        new: OsString,
+    },
+    /// The generations that somebody within reach holds
+    Log {
+        /// The module
+        reference: String,
+    },
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
     /// Write one file to stdout
     Cat {
         /// The file

@@ -52,7 +52,6 @@ const FLAGS: &[Flag] = &[
     ("trust-sender", None, false, NoOp),
     ("sockopts", None, true, NoOp),
     ("protocol", None, true, NoOp),
-    ("delay-updates", None, false, NoOp),
     ("numeric-ids", None, false, NoOp),
     ("no-owner", None, false, NoOp),
     ("no-o", None, false, NoOp),
@@ -63,6 +62,7 @@ const FLAGS: &[Flag] = &[
     ("no-D", None, false, NoOp),
     ("no-motd", None, false, NoOp),
     ("fsync", None, false, NoOp),
+    ("preallocate", None, false, NoOp),
     ("owner", Some('o'), false, Unbuilt),
     ("group", Some('g'), false, Unbuilt),
     ("D", Some('D'), false, Unbuilt),
@@ -81,7 +81,6 @@ const FLAGS: &[Flag] = &[
     ("fuzzy", Some('y'), false, NoOp),
     ("copy-links", Some('L'), false, Unbuilt),
     ("copy-dirlinks", Some('k'), false, Unbuilt),
-    ("partial-dir", None, true, NoOp),
     ("temp-dir", Some('T'), true, NoOp),
     ("link-dest", None, true, Unbuilt),
     ("copy-dest", None, true, Unbuilt),
@@ -109,6 +108,10 @@ const FLAGS: &[Flag] = &[
     ("iconv", None, true, NAMES),
     ("checksum-seed", None, true, SEED),
 ];
+
+/// What is no flag of rsync's.
+const OURS: [&str; 11] =
+    ["places", "explain", "state_dir", "listen", "peer", "bootstrap", "config", "json", "no_dht", "mdns", "no_node"];
 
 /// The flags of the table that were given, in its order.
 #[derive(Debug, Clone, Default)]
@@ -176,7 +179,7 @@ impl FromArgMatches for Foreign {
         let ids = matches.ids().map(clap::Id::as_str);
         // clap names groups of options by their type.
         let is_flag = |id: &&str| !id.starts_with(|first: char| first.is_ascii_uppercase()) || id.len() == 1;
-        let others = ids.filter(is_flag).filter(|id| on_line(id) && !known(id) && *id != "places" && *id != "explain");
+        let others = ids.filter(is_flag).filter(|id| on_line(id) && !known(id) && !OURS.contains(id));
         Ok(Self { given: FLAGS.iter().filter(is_given).collect(), others: others.map(str::to_owned).collect() })
     }
 

@@ -2,6 +2,7 @@
 
 mod args;
 mod foreign;
+mod manual;
 mod rsync;
 mod run;
 mod screen;
@@ -46,7 +47,7 @@ enum Parsed {
 }
 
 fn parse(words: &[OsString]) -> Result<Parsed, Failure> {
-    let matches = match lenient(Args::command()).try_get_matches_from(words) {
+    let matches = match command().try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Parsed::Text(error.render().to_string()));
@@ -59,6 +60,11 @@ fn parse(words: &[OsString]) -> Result<Parsed, Failure> {
     }
 }
 
+/// The whole command line, as clap sees it.
+fn command() -> clap::Command {
+    lenient(Args::command())
+}
+
 /// A flag that is given twice counts as given last, as everywhere in rsync.
 fn lenient(command: clap::Command) -> clap::Command {
     let last_wins = |arg: clap::Arg| {
@@ -66,7 +72,7 @@ fn lenient(command: clap::Command) -> clap::Command {
         let id = arg.get_id().clone();
         if single { arg.overrides_with(id) } else { arg }
     };
-    command.mut_args(last_wins).mut_subcommands(lenient)
+    command.disable_help_flag(true).mut_args(last_wins).mut_subcommands(lenient)
 }
 
 /// clap's refusal as ours: what rsync or a later murmir knows is told apart from what nobody knows.

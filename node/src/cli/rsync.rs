@@ -9,7 +9,6 @@ use super::transfer::{self, Habit};
 use crate::error::{Exit, Failure};
 use crate::options::RsyncOptions;
 use crate::verbs::Verb;
-use crate::verbs::inspect::Ls;
 
 /// What a source is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,11 +50,7 @@ pub fn verb(options: &RsyncOptions, verbose: u8) -> Result<Verb, Failure> {
             let pass = transfer::pass(Habit::Rsync, reference, Path::new(dest), &options.transfer, verbose)?;
             Ok(Verb::Pass(Box::new(pass)))
         }
-        None => {
-            let selection = transfer::selection(Habit::Rsync, &options.transfer)?;
-            let recursive = selection.recursive;
-            Ok(Verb::Ls(Ls { reference, long: true, recursive, selection }))
-        }
+        None => transfer::listing(reference, &options.transfer),
     }
 }
 
@@ -105,7 +100,12 @@ fn meaning(name: &str) -> &'static str {
         "delete_excluded" | "delete-excluded" => "deletes also what the rules exclude here, after everything else",
         "checksum" => "contents are compared by their BLAKE3 ids, with or without it; the origin reads nothing",
         "size_only" => "files of the same size count as the same, whatever their content",
-        "partial" => "always so: verified bytes are kept in .murmir/ of the destination and used by the next run",
+        "delay_updates" | "temp_dir" => {
+            "always so: files switch only when all are there and verified; .~tmp~ is left out"
+        }
+        "partial" | "partial_dir" => {
+            "always so: verified bytes are kept in .murmir/ of the destination and used by the next run"
+        }
         "ignore_errors" => "of no effect: a tree that could not be read whole was never signed",
         "modify_window" => "as in rsync; without it times are compared to the nanosecond",
         "prune-empty-dirs" => "as in rsync; pages of directories are read all the same",

@@ -1,5 +1,7 @@
 //! From arguments to a verb, done by the running node or by one of this process's own.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::args::{Args, Command, Global};
+use super::manual;
 use super::rsync;
 use super::screen::Screen;
 use super::serve;
@@ -15,11 +18,14 @@ use super::transfer::{self, Habit, ruled};
 use crate::config::{self, Config, Flags};
 use crate::control;
 use crate::error::{Exit, Failure};
+use crate::manifest::text::ByteText;
 use crate::options::{FetchOptions, MirrorOptions, PublishOptions};
 use crate::service::{self, Service, Settings};
 use crate::store::state::State;
 use crate::ui::{Ui, is_coloured};
-use crate::verbs::inspect::{Ls, Target};
+use crate::verbs::compare::{Compare, Tree};
+use crate::verbs::inspect::Target;
+use crate::verbs::list::{Find, Ls};
 use crate::verbs::pass::Pass;
 use crate::verbs::publish::Publish;
 use crate::verbs::upkeep::{Forget, Verify};
@@ -102,6 +108,8 @@ async fn dispatch(args: Args, config: &Config, ui: &Ui) -> Result<(), Failure> {
     let Args { global, verb } = args;
     match verb {
         Command::Keygen { name } => keygen(config, ui, &name),
+        Command::Completions { shell } => manual::completions(shell, ui),
+        Command::Man => manual::page(ui),
         Command::Serve { external } => serve::serve(config, ui, &external).await,
         Command::Share { dir } => serve::share(config, ui, &absolute(&dir)?).await,
         Command::Rsync { options, foreign } if options.explain => {
@@ -160,7 +168,7 @@ async fn one(config: &Config, client: Option<control::Client>, verb: Verb, scree
 fn is_the_nodes(verb: &Verb) -> bool {
     match verb {
         Verb::Pass(pass) => pass.mirror,
-        Verb::Ls(_) | Verb::Cat(_) => false,
+        Verb::Ls(_) | Verb::Find(_) | Verb::Diff(_) | Verb::Cat(_) => false,
         _ => true,
     }
 }
@@ -247,8 +255,15 @@ fn to_verb(command: Command, global: &Global) -> Result<Verb, Failure> {
         Command::Forget { what } => Verb::Forget(forget(what)?),
         Command::Withdraw { what } => Verb::Withdraw(forget(what)?),
         Command::Ls { reference, long, recursive, rules } => {
-            Verb::Ls(Ls { reference, long, recursive, selection: ruled(&rules)? })
+            Verb::Ls(Ls { reference, long, recursive, selection: ruled(&rules)?, ..Ls::default() })
         }
+        Command::Find { reference, patterns, regex, min_size, max_size, newer, long } => {
+            let patterns = patterns.iter().map(|word| ByteText::from(word.as_bytes())).collect();
+            let newer = newer.map(|span| unix_seconds().saturating_sub_unsigned(span.as_secs()));
+            Verb::Find(Find { reference, patterns, regexes: regex, min_size, max_size, newer, long })
+        }
+        Command::Diff { old, new } => Verb::Diff(Compare { old: tree(&old)?, new: tree(&new)? }),
+        Command::Log { reference } => Verb::Log(Target { reference }),
         Command::Cat { reference } => Verb::Cat(Target { reference }),
         Command::Verify { dest, reference, repair } => {
             Verb::Verify(Verify { dest: absolute(&dest)?, reference, repair })
@@ -258,7 +273,8 @@ fn to_verb(command: Command, global: &Global) -> Result<Verb, Failure> {
         Command::Motd { reference } => Verb::Motd(Target { reference }),
         Command::Peers => Verb::Peers,
         Command::Status => Verb::Status,
-        Command::Id | Command::Keygen { .. } | Command::Serve { .. } | Command::Share { .. } => Verb::Id,
+        // The others never come here.
+        _ => Verb::Id,
     })
 }
 
@@ -290,11 +306,7 @@ fn fetch(options: &FetchOptions, global: &Global) -> Result<Verb, Failure> {
             let pass = transfer::pass(Habit::Fetch, reference, dest, &options.transfer, global.verbose)?;
             Ok(Verb::Pass(Box::new(pass)))
         }
-        _ => {
-            let selection = transfer::selection(Habit::Rsync, &options.transfer)?;
-            let recursive = selection.recursive;
-            Ok(Verb::Ls(Ls { reference, long: true, recursive, selection }))
-        }
+        _ => transfer::listing(reference, &options.transfer),
     }
 }
 
@@ -302,6 +314,17 @@ fn mirror(options: &MirrorOptions, global: &Global) -> Result<Pass, Failure> {
     let (reference, dest) = (options.reference.clone(), &options.dest);
     let pass = transfer::pass(Habit::Mirror, reference, dest, &options.transfer, global.verbose)?;
     Ok(Pass { watch: options.watch, ..pass })
+}
+
+fn tree(word: &OsStr) -> Result<Tree, Failure> {
+    match word.to_str() {
+        Some(text) if text.starts_with("murmir://") => Ok(Tree::Module(text.to_owned())),
+        _ => Ok(Tree::Directory(absolute(Path::new(word))?)),
+    }
+}
+
+fn unix_seconds() -> i64 {
+    i64::try_from(crate::sync::unix_now()).unwrap_or(i64::MAX)
 }
 
 fn forget(what: String) -> Result<Forget, Failure> {

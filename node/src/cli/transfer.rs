@@ -8,7 +8,9 @@ use crate::manifest::selection::Selection;
 use crate::manifest::text::ByteText;
 use crate::options::{Rules as RuleOptions, RulesError, Switch, TransferOptions, read};
 use crate::sync::plan::{Backup, Chmod, Rules};
+use crate::verbs::Verb;
 use crate::verbs::format::Numbers;
+use crate::verbs::list::Ls;
 use crate::verbs::pass::Pass;
 use crate::verbs::show::Show;
 
@@ -68,6 +70,25 @@ pub fn pass(
     })
 }
 
+/// The listing of a reference in place of a transfer.
+///
+/// # Errors
+/// As [`selection`].
+pub fn listing(reference: String, options: &TransferOptions) -> Result<Verb, Failure> {
+    let selection = selection(Habit::Rsync, options)?;
+    let (recursive, numbers) = (selection.recursive, numbers(options));
+    Ok(Verb::Ls(Ls { reference, long: true, recursive, selection, numbers, itself: true }))
+}
+
+fn numbers(options: &TransferOptions) -> Numbers {
+    match (options.output.no_human_readable, options.output.human_readable) {
+        (true, _) => Numbers::Plain,
+        (false, 0) => Numbers::Commas,
+        (false, 1) => Numbers::Thousands,
+        (false, _) => Numbers::Binary,
+    }
+}
+
 /// What of the module is wanted.
 ///
 /// # Errors
@@ -80,6 +101,10 @@ pub fn selection(habit: Habit, options: &TransferOptions) -> Result<Selection, F
         Some(file) => Some(names(file, options.rules.from0)?),
     };
     let mut filter = filter(&options.rules)?;
+    if let Some(dir) = partial_dir(habit, options) {
+        // rsync leaves its own directories for partial files out.
+        add(&mut filter, &[b"-p ", dir.as_slice(), b"/"].concat())?;
+    }
     if options.deletion.delete_excluded {
         filter.protect_nothing();
     }
@@ -92,7 +117,7 @@ pub fn selection(habit: Habit, options: &TransferOptions) -> Result<Selection, F
     Ok(Selection {
         rules: filter.to_texts(),
         regexes: choice.regex.clone(),
-        recursive: switches.is(Switch::Recursive, usual && names.is_none()),
+        recursive: switches.is(Switch::Recursive, (usual || switches.is(Switch::Archive, false)) && names.is_none()),
         dirs: switches.is(Switch::Dirs, false),
         relative: switches.is(Switch::Relative, false),
         names,
@@ -131,6 +156,14 @@ fn names(file: &Path, nul: bool) -> Result<Vec<ByteText>, Failure> {
     Ok(lines.map(ByteText::from).collect())
 }
 
+fn partial_dir(habit: Habit, options: &TransferOptions) -> Option<Vec<u8>> {
+    let placing = &options.placing;
+    let usual = placing.delay_updates.then(|| b".~tmp~".to_vec());
+    let named =
+        placing.partial_dir.as_ref().filter(|dir| dir.is_relative()).map(|dir| dir.as_os_str().as_bytes().to_vec());
+    named.or(usual).filter(|_| habit == Habit::Rsync)
+}
+
 fn deletes(habit: Habit, options: &TransferOptions) -> bool {
     options.deletion.delete > 0 || options.deletion.delete_excluded || habit == Habit::Mirror
 }
@@ -143,7 +176,8 @@ fn rules(habit: Habit, options: &TransferOptions, show: &Show) -> Result<Rules, 
     for text in &options.placing.chmod {
         chmod.add(text, umask).map_err(|error| Failure::usage(error.to_string()))?;
     }
-    let recursive = switches.is(Switch::Recursive, usual) || switches.is(Switch::Dirs, false);
+    let archive = switches.is(Switch::Archive, false);
+    let recursive = switches.is(Switch::Recursive, usual || archive) || switches.is(Switch::Dirs, false);
     if habit == Habit::Rsync && options.deletion.delete > 0 && !recursive {
         return Err(Failure::usage("--delete does not work without --recursive (-r) or --dirs (-d)."));
     }
@@ -193,17 +227,11 @@ fn backup(options: &TransferOptions) -> Result<Option<Backup>, Failure> {
     if dir.is_none() && suffix.is_empty() {
         return Err(Failure::usage("--suffix cannot be empty without --backup-dir"));
     }
-    Ok(Some(Backup { dir, suffix: ByteText::from(suffix.as_bytes()) }))
+    Ok(Some(Backup { dir, suffix: ByteText::from(suffix.as_bytes()), umask: umask() }))
 }
 
 fn show(habit: Habit, options: &TransferOptions, verbose: u8) -> Result<Show, Failure> {
     let output = &options.output;
-    let numbers = match (output.no_human_readable, output.human_readable) {
-        (true, _) => Numbers::Plain,
-        (false, 0) => Numbers::Commas,
-        (false, 1) => Numbers::Thousands,
-        (false, _) => Numbers::Binary,
-    };
     let info = info(&output.info)?;
     let verbose = if output.quiet { 0 } else { verbose };
     let lists = info.name.unwrap_or(verbose) > 0;
@@ -220,7 +248,7 @@ fn show(habit: Habit, options: &TransferOptions, verbose: u8) -> Result<Show, Fa
         remarks: !output.quiet && (habit == Habit::Rsync || verbose > 0 || itemizes),
         frame: verbose > 0,
         stats: output.stats || info.stats.is_some_and(|level| level > 1),
-        numbers,
+        numbers: numbers(options),
         log,
     })
 }

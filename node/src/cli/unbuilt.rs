@@ -3,25 +3,18 @@
 use crate::error::{Exit, Failure};
 
 const WORDS: &[&str] = &[
-    "find",
-    "diff",
-    "log",
-    "rsync",
     "nominate",
     "trust",
     "sign",
     "rotate",
     "doctor",
     "config",
-    "completions",
-    "man",
     "transfers",
     "--snapshot",
     "--export",
     "--from",
     "--rsyncd",
     "--sample",
-    "--explain",
 ];
 
 /// The answer to a word that clap did not know; none if nobody knows it.

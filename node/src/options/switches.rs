@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 /// A switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Switch {
+    /// `-a`: but for what its own switches say.
+    Archive,
     /// `-r`: what is below directories.
     Recursive,
     /// `-l`: symlinks as symlinks.
@@ -44,7 +46,7 @@ const SWITCHES: [Row; 12] = [
         "recursive",
         Some('r'),
         &["no-recursive", "no-r"],
-        true,
+        false,
         "Descend into directories [default of fetch and mirror]",
     ),
     (
@@ -157,6 +159,10 @@ impl FromArgMatches for Switches {
             if on.max(off).is_some() {
                 found.insert(switch, on > off);
             }
+        }
+        // -a means -r as well, but not for names that come from a list.
+        if let Some(at) = last("archive") {
+            found.insert(Switch::Archive, Some(at) > last("no-recursive"));
         }
         Ok(Self(found))
     }

@@ -119,6 +119,12 @@ pub struct PlacingOptions {
     /// Keep partial files: always so
     #[arg(long)]
     pub partial: bool,
+    /// Where rsync keeps them: left out of rsync's transfers, never used
+    #[arg(long, value_name = "DIR")]
+    pub partial_dir: Option<PathBuf>,
+    /// Switch to the new files at the end: always so
+    #[arg(long)]
+    pub delay_updates: bool,
 }
 
 /// When to stop.

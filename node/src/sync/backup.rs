@@ -26,7 +26,7 @@ impl Backups<'_> {
                 let above = path.parent().unwrap_or_default();
                 let parts = below.0.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
                 for part in parts.map(<[u8]>::to_vec).chain(above.components().map(|name| name.as_bytes().to_vec())) {
-                    place = place.child_or_make(&part)?;
+                    place = self.inner(&place, &part)?;
                 }
                 place
             }
@@ -36,5 +36,17 @@ impl Backups<'_> {
             _ => {}
         }
         dir.link(name, &place, &target)
+    }
+
+    /// A directory for backups, as accessible as any that the user makes.
+    fn inner(&self, dir: &Dir, name: &[u8]) -> Result<Dir, FileError> {
+        match dir.child(name) {
+            Err(error) if error.is_missing() => {
+                let inner = dir.child_or_make(name)?;
+                inner.set_own_mode(0o777 & !self.backup.umask)?;
+                Ok(inner)
+            }
+            other => other,
+        }
     }
 }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cid::Cid;
 use libp2p::Multiaddr;
 use tracker_less::record::{CheckedBundle, Generation};
 
-use super::dest::{Destination, Found};
+use super::dest::{Destination, Found, OWN_DIR};
 use super::fetch::{Download, Progress};
 use super::place::{Placed, Placing};
 use super::plan::{self, Guard, Local, LocalKind, Plan, Remote, Rules};
@@ -21,9 +22,10 @@ use crate::manifest::entry::{Entry, Node as EntryKind};
 use crate::manifest::filter::Wild;
 use crate::manifest::page::RootNode;
 use crate::manifest::path::{Name, TreePath, escape};
-use crate::manifest::select::Selector;
+use crate::manifest::select::{Depth, Selector};
 use crate::manifest::selection::Selection;
 use crate::manifest::walk::{Walk, root_node};
+use crate::store::index::Index;
 use crate::store::stage::Stage;
 
 /// Whether the destination is a replica or merely a place to put files.
@@ -93,6 +95,8 @@ pub struct Report {
     pub plan: Plan,
     /// What placing did.
     pub placed: Placed,
+    /// Names that were asked for and are not in the module.
+    pub missing: Vec<TreePath>,
     /// Deletions that `--max-delete` left undone.
     pub skipped_deletions: u64,
     /// Per source.
@@ -148,6 +152,7 @@ async fn into(
     let found = look(node, request, &target, &tree).await?;
     let mut report = Report {
         plan: make_plan(request, &target, &tree, &found)?,
+        missing: tree.missing.clone(),
         bundle,
         newest,
         placed: Placed::default(),
@@ -180,6 +185,8 @@ pub struct Selected {
     pub root: RootNode,
     /// The directory that is the transfer root, where it is one of the module.
     pub top: Option<Entry>,
+    /// Names that were asked for and are not in the module.
+    pub missing: Vec<TreePath>,
     /// The entries, paths below the transfer root.
     pub entries: Vec<Remote>,
 }
@@ -208,33 +215,46 @@ pub fn selected(node: &Node, request: &Request, bundle: &CheckedBundle) -> Resul
         file.path = TreePath::root().join(name).unwrap_or_default();
     }
     let named = select.only().is_some() || !select.base().is_root();
-    if entries.is_empty() && named && !select.has_rules() && stands(node, request, bundle)?.is_none() {
+    if entries.is_empty() && named && !select.has_rules() && top(&node.index, module, select, bundle.root())?.is_none()
+    {
         let path = select
             .only()
             .map_or_else(|| select.base().to_string(), |name| format!("{}/{}", select.base(), escape(name)));
         return Err(SyncError::UnknownPath { path: path.trim_start_matches('/').to_owned() });
     }
-    let top = top(node, request, bundle, &root)?;
-    Ok(Selected { root, top, entries })
+    let top = top(&node.index, module, select, bundle.root())?;
+    let missing = missing(request, &entries);
+    Ok(Selected { root, top, missing, entries })
 }
 
-/// The transfer root as an entry of its own.
-fn top(node: &Node, request: &Request, bundle: &CheckedBundle, root: &RootNode) -> Result<Option<Entry>, SyncError> {
-    if !request.select.base().is_root() {
-        return stands(node, request, bundle);
+/// Names of a list that the module does not have, and no rule leaves out.
+fn missing(request: &Request, entries: &[Remote]) -> Vec<TreePath> {
+    if request.selection.names.is_none() {
+        return Vec::new();
     }
-    // The root has no name; any will do.
-    let Ok(name) = Name::new(".murmir") else { return Ok(None) };
-    Ok(Some(Entry { name, mode: root.mode, mtime: root.mtime, node: EntryKind::Dir(root.tree.clone()) }))
+    let found: HashSet<&TreePath> = entries.iter().map(|item| &item.path).collect();
+    let named = request.select.named().filter_map(|name| TreePath::new(name).ok());
+    named.filter(|path| !path.is_root() && !found.contains(path) && request.select.wants(path, false)).collect()
 }
 
-/// The transfer root, if it is a directory of the module (which may be empty).
-fn stands(node: &Node, request: &Request, bundle: &CheckedBundle) -> Result<Option<Entry>, SyncError> {
-    let (base, only) = (request.select.base(), request.select.only());
-    let (Some(name), None) = (base.name(), only) else { return Ok(None) };
-    let select = Selector::below(base.parent().unwrap_or_default(), Some(name));
-    let refuse = |error| SyncError::tree(&request.module, error);
-    let mut walk = Walk::new(&*node.index, bundle.root(), &select).map_err(refuse)?;
+/// The directory that is the transfer root, as an entry; none where it is no directory, or where one entry of it was asked for.
+///
+/// # Errors
+/// The tree is refused, or the index fails.
+pub fn top(index: &Index, module: &ModuleRef, select: &Selector, root: &Cid) -> Result<Option<Entry>, SyncError> {
+    let refuse = |error| SyncError::tree(module, error);
+    let Some(name) = select.base().name() else {
+        let node = root_node(index, root).map_err(refuse)?;
+        // The root has no name; any will do.
+        let Ok(name) = Name::new(OWN_DIR) else { return Ok(None) };
+        return Ok(Some(Entry { name, mode: node.mode, mtime: node.mtime, node: EntryKind::Dir(node.tree) }));
+    };
+    if select.only().is_some() {
+        return Ok(None);
+    }
+    let above = select.base().parent().unwrap_or_default();
+    let itself = Selector::places(above, [(name.as_bytes().to_vec(), Depth::Itself)], false);
+    let mut walk = Walk::new(index, root, &itself).map_err(refuse)?;
     Ok(walk.next().and_then(Result::ok).map(|item| item.entry).filter(Entry::is_dir))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use cid::Cid;
@@ -95,7 +95,7 @@ pub fn publish(
 ) -> Result<Published, SyncError> {
     let module = ModuleRef::new(key.public().publisher(), request.module.clone());
     let (scanned, tree_key) = scan(index, outboards, request)?;
-    let (root, tree, files) = write_tree(index, &scanned, request)?;
+    let (root, tree, files) = write_tree(index, &scanned, &request.late)?;
     check_problems(index, &scanned, request, former)?;
     if let Some(bundle) = former.filter(|_| !request.allow_shrink) {
         check_shrink(bundle.head(), &tree)?;
@@ -114,6 +114,30 @@ pub fn publish(
     };
     let (bytes, problems) = (tree.bytes, scanned.problems);
     Ok(Published { generation, root, files, bytes, changed, changes, problems, bundle })
+}
+
+/// The root of a directory as a tree: scanned and hashed, its pages put into the index, nothing signed.
+///
+/// # Errors
+/// The directory cannot be read, or the index fails.
+pub fn survey(index: &Index, path: &Path) -> Result<Cid, SyncError> {
+    let root = Dir::open(path)?;
+    let all = |_: &TreePath, _: bool| true;
+    let scanned = Scan { root: &root, hasher: &Plain, read: true, wanted: &all, started: nanos_now() }.run()?;
+    Ok(write_tree(index, &scanned, &[])?.0)
+}
+
+/// Hashes everything, keeps nothing.
+struct Plain;
+
+impl Hasher for Plain {
+    fn known(&self, _: &TreePath) -> HashMap<Name, (Stamp, ContentId)> {
+        HashMap::new()
+    }
+
+    fn hash(&self, file: &File, _: &Stat) -> io::Result<ContentId> {
+        Ok(proof::hash_file(file)?.id)
+    }
 }
 
 /// Hashes what the index does not know, and keeps the outboards of large files.
@@ -153,11 +177,10 @@ fn scan(index: &Index, outboards: &Dir, request: &Request) -> Result<(Scanned, V
 }
 
 /// Builds all pages bottom-up; returns the root CID, the tree's totals and the number of regular files.
-fn write_tree(index: &Index, scanned: &Scanned, request: &Request) -> Result<(Cid, DirLink, u64), SyncError> {
+fn write_tree(index: &Index, scanned: &Scanned, late: &[String]) -> Result<(Cid, DirLink, u64), SyncError> {
     let mut writer = Writer { index, labels: label_hard_links(scanned), batch: Vec::new(), files: 0 };
     let tree = writer.directory(&scanned.root, &TreePath::root())?;
-    let node =
-        RootNode { mode: scanned.root.mode, mtime: scanned.root.mtime, late: request.late.clone(), tree: tree.clone() };
+    let node = RootNode { mode: scanned.root.mode, mtime: scanned.root.mtime, late: late.to_vec(), tree: tree.clone() };
     let (root, bytes) = node.encode().ok_or(TreeError::TooLarge)?;
     writer.batch.push((root, bytes));
     writer.flush()?;

@@ -1,4 +1,4 @@
-//! Looking without changing anything: `ls`, `cat`, `resolve`, `mirrors`, `motd`.
+//! Looking without changing anything: `cat`, `resolve`, `mirrors`, `motd`.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -8,10 +8,9 @@ use serde_json::{Value, json};
 use tracker_less::record::CheckedBundle;
 
 use super::pass::{reference, selector};
-use super::{Event, Output, format};
+use super::{Event, Output};
 use crate::error::{Exit, Failure};
 use crate::manifest::entry::{Entry, Node as Kind};
-use crate::manifest::path::{TreePath, escape};
 use crate::manifest::select::{Depth, Selector};
 use crate::manifest::selection::Selection;
 use crate::manifest::walk::{Walk, WalkItem};
@@ -24,7 +23,7 @@ use crate::sync::plan::Want;
 use crate::sync::resolve::{Resolved, resolve as find_head};
 use crate::sync::shelf::Arriving;
 use crate::sync::source::{Finder, Source};
-use crate::sync::{SyncError, pages, unix_now};
+use crate::sync::{SyncError, pages, pass, unix_now};
 
 /// Bytes of a file said at once.
 const CHUNK: usize = 256 << 10;
@@ -36,28 +35,24 @@ pub struct Target {
     pub reference: String,
 }
 
-/// What to list.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Ls {
-    /// As text.
-    pub reference: String,
-    /// rsync's list line rather than names.
-    pub long: bool,
-    /// Everything below.
-    pub recursive: bool,
-    /// What of it.
-    pub selection: Selection,
-}
-
 /// A tree whose selected pages are in the index.
-struct Opened {
-    bundle: CheckedBundle,
+pub(super) struct Opened {
+    pub(super) bundle: CheckedBundle,
     select: Selector,
     sources: Vec<Source>,
     finder: Finder,
 }
 
-async fn open(service: &Service, reference: &Reference, select: Selector) -> Result<Opened, Failure> {
+impl Opened {
+    /// The directory that is the transfer root, as an entry.
+    pub(super) fn top(&self, service: &Service, reference: &Reference) -> Result<Entry, Failure> {
+        let top = pass::top(&service.node.index, &reference.module, &self.select, self.bundle.root())?;
+        top.ok_or_else(|| SyncError::UnknownPath { path: self.select.base().to_string() }.into())
+    }
+}
+
+/// Finds the newest generation and brings the selected pages.
+pub(super) async fn open(service: &Service, reference: &Reference, select: Selector) -> Result<Opened, Failure> {
     let node = &service.node;
     let hints = service.hints_with(&reference.peers);
     let mut finder = Finder::start(Arc::clone(node), reference.module.clone(), hints);
@@ -68,7 +63,8 @@ async fn open(service: &Service, reference: &Reference, select: Selector) -> Res
     Ok(Opened { bundle, select, sources, finder })
 }
 
-fn items(service: &Service, reference: &Reference, opened: &Opened) -> Result<Vec<WalkItem>, Failure> {
+/// The selected entries.
+pub(super) fn items(service: &Service, reference: &Reference, opened: &Opened) -> Result<Vec<WalkItem>, Failure> {
     let refuse = |error| Failure::from(SyncError::tree(&reference.module, error));
     let walk = Walk::new(&*service.node.index, opened.bundle.root(), &opened.select).map_err(refuse)?;
     walk.map(|item| item.map_err(refuse)).collect()
@@ -85,80 +81,6 @@ pub async fn is_file(service: &Service, reference: &Reference) -> Result<bool, F
     let opened = open(service, reference, select).await?;
     let items = items(service, reference, &opened)?;
     Ok(matches!(items.as_slice(), [WalkItem { entry: Entry { node: Kind::File { .. }, .. }, .. }]))
-}
-
-/// Lists names, or rsync's list lines.
-///
-/// # Errors
-/// Nobody has the module, the path is unknown, or the tree is refused.
-pub async fn ls(service: &Service, wish: Ls, out: &Output) -> Result<Value, Failure> {
-    let reference = reference(&wish.reference)?;
-    let (base, only) = reference.transfer_root();
-    // One level unless told otherwise; a named directory is listed itself.
-    let wanted = Selection { recursive: wish.recursive, dirs: true, ..wish.selection.clone() };
-    let select = selector(base.clone(), only.clone(), &wanted)?;
-    let opened = open(service, &reference, select).await?;
-    let items = items(service, &reference, &opened)?;
-    if items.is_empty() && !reference.path.is_root() {
-        return Err(SyncError::UnknownPath { path: reference.path.to_string() }.into());
-    }
-    for item in &items {
-        let Some(path) = item.path.relative_to(&base) else { continue };
-        out.line(if wish.long { list_line(&path, &item.entry) } else { name_line(&path, &item.entry) }).await;
-        out.say(Event::Row(row(&path, &item.entry))).await;
-    }
-    Ok(Value::Null)
-}
-
-fn name_line(path: &TreePath, entry: &Entry) -> String {
-    format!("{path}{}", if entry.is_dir() { "/" } else { "" })
-}
-
-/// rsync's `--list-only` line, in local time.
-fn list_line(path: &TreePath, entry: &Entry) -> String {
-    let target = match &entry.node {
-        Kind::Symlink { target } => Some(escape(target)),
-        _ => None,
-    };
-    let (kind, size, mode) = match &entry.node {
-        Kind::File { size, .. } => (format::Kind::File, *size, entry.mode),
-        // What file systems commonly say of a directory.
-        Kind::Dir(_) => (format::Kind::Dir, 4096, entry.mode),
-        Kind::Symlink { target } => (format::Kind::Symlink, target.len() as u64, 0o777),
-    };
-    let (path, mtime) = (path.to_string(), entry.mtime);
-    let listed = format::Listed { kind, mode, size, mtime, path: &path, target: target.as_deref() };
-    listed.line(format::Numbers::Commas, &jiff::tz::TimeZone::system())
-}
-
-fn row(path: &TreePath, entry: &Entry) -> Value {
-    let mut row = json!({ "mode": format!("{:04o}", entry.mode), "mtime": entry.mtime as f64 / 1e9 });
-    match std::str::from_utf8(path.as_bytes()) {
-        Ok(text) => row["path"] = text.into(),
-        Err(_) => row["path_b64"] = base64(path.as_bytes()).into(),
-    }
-    match &entry.node {
-        Kind::File { size, id, .. } => {
-            row["type"] = "file".into();
-            row["size"] = (*size).into();
-            row["id"] = id.to_string().into();
-        }
-        Kind::Dir(link) => {
-            row["type"] = "dir".into();
-            row["size"] = link.bytes.into();
-        }
-        Kind::Symlink { target } => {
-            row["type"] = "symlink".into();
-            row["target"] = String::from_utf8_lossy(target).into();
-        }
-    }
-    row
-}
-
-/// Base64 (RFC 4648, with padding), for names that are not UTF-8.
-fn base64(bytes: &[u8]) -> String {
-    use cid::multibase::Base;
-    Base::Base64Pad.encode(bytes)
 }
 
 /// Writes one file to stdout.

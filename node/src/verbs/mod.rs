@@ -1,9 +1,11 @@
 //! What the verbs do on a node, whether it runs in this process or answers on the control socket. The requests are plain
 //! values, so that they can cross the socket.
 
+pub mod compare;
 pub mod format;
 pub mod inspect;
 mod itemize;
+pub mod list;
 pub mod pass;
 pub mod publish;
 pub mod show;
@@ -27,7 +29,13 @@ pub enum Verb {
     /// Check a destination against what was placed there.
     Verify(upkeep::Verify),
     /// List a module or a directory in it.
-    Ls(inspect::Ls),
+    Ls(list::Ls),
+    /// List what matches in a module.
+    Find(list::Find),
+    /// What differs between two trees.
+    Diff(compare::Compare),
+    /// Generations within reach.
+    Log(inspect::Target),
     /// Write one file to stdout.
     Cat(inspect::Target),
     /// The newest head that can be found.
@@ -109,7 +117,10 @@ pub async fn perform(service: &Service, verb: Verb, out: &Output) -> Result<Valu
         Verb::Publish(request) => publish::publish(service, request, out).await,
         Verb::Pass(request) => pass::pass(service, *request, out).await,
         Verb::Verify(request) => upkeep::verify(service, request, out).await,
-        Verb::Ls(request) => inspect::ls(service, request, out).await,
+        Verb::Ls(request) => list::ls(service, request, out).await,
+        Verb::Find(request) => list::find(service, request, out).await,
+        Verb::Diff(request) => compare::diff(service, request, out).await,
+        Verb::Log(request) => compare::log(service, &request, out).await,
         Verb::Cat(request) => inspect::cat(service, &request, out).await,
         Verb::Resolve(request) => inspect::resolve(service, &request, out).await,
         Verb::Mirrors(request) => inspect::mirrors(service, &request, out).await,

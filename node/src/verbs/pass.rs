@@ -183,6 +183,9 @@ async fn print(wish: &Pass, report: &Report, traffic: (u64, u64), out: &Output) 
     for (path, why) in &report.placed.problems {
         out.note(format!("{path}: {why}")).await;
     }
+    for path in &report.missing {
+        out.note(format!("link_stat \"{path}\" failed: No such file or directory (2)")).await;
+    }
     for (path, target) in &report.plan.unsafe_links {
         out.note(format!("ignoring unsafe symlink \"{path}\" -> \"{}\"", escape(target))).await;
     }
@@ -206,6 +209,10 @@ fn check(wish: &Pass, report: &Report) -> Result<(), Failure> {
     if let Some((path, why)) = report.placed.problems.first() {
         let count = report.placed.problems.len();
         return Err(Failure::new(Exit::Partial, format!("{count} paths failed, first {path}: {why}")));
+    }
+    if let Some(first) = report.missing.first() {
+        let text = format!("{} names are not in the module, first {first}", report.missing.len());
+        return Err(Failure::new(Exit::Partial, text));
     }
     if let Some(first) = report.plan.blocked.first() {
         let count = report.plan.blocked.len();

@@ -35,6 +35,8 @@ pub(super) struct Doom<'a> {
     pub wanted: &'a HashSet<&'a TreePath>,
     /// Those of them that are directories.
     pub dirs: HashSet<&'a TreePath>,
+    /// Directories in whose place something else is put.
+    pub giving_way: HashSet<&'a TreePath>,
     /// Those of them whose content was asked for.
     pub listed: HashSet<&'a TreePath>,
     pub guard: &'a Guard<'a>,
@@ -70,8 +72,7 @@ impl Doom<'_> {
             let fate = if self.dirs.contains(path) {
                 inside.filter(|_| self.listed.contains(path)).map_or(Fate::Left, Fate::Compared)
             } else if self.wanted.contains(path) {
-                // A directory makes room for a file.
-                inside.map_or(Fate::Left, Fate::Dying)
+                inside.filter(|_| self.giving_way.contains(path)).map_or(Fate::Left, Fate::Dying)
             } else if self.guard.protects(&outer, path, is_dir, dying) {
                 staying.extend(path.parent());
                 Fate::Left

@@ -25,7 +25,9 @@ pub fn make(mut remote: Vec<Remote>, local: &LocalTree, rules: &Rules, guard: &G
         let listed = remote.iter().filter(|item| item.listed).map(|item| &item.path).collect();
         let dirs = remote.iter().filter(|item| item.entry.is_dir()).map(|item| &item.path).collect();
         let backup = rules.backup.as_ref();
-        let doom = Doom { local, wanted: &planner.wanted, dirs, listed, guard, backup };
+        let steps = planner.plan.steps.iter();
+        let giving_way = steps.filter(|step| takes_a_directorys_place(step)).map(|step| &step.path).collect();
+        let doom = Doom { local, wanted: &planner.wanted, dirs, giving_way, listed, guard, backup };
         let (steps, kept) = doom.steps();
         planner.plan.steps.extend(steps);
         planner.plan.kept_dirs = kept;
@@ -35,17 +37,20 @@ pub fn make(mut remote: Vec<Remote>, local: &LocalTree, rules: &Rules, guard: &G
     plan
 }
 
+fn takes_a_directorys_place(step: &Step) -> bool {
+    let places = matches!(step.change, Change::File { .. } | Change::Symlink(_) | Change::Link(_));
+    places && step.replaces.as_ref().is_some_and(|old| old.kind == LocalKind::Dir)
+}
+
 /// Files cannot take the place of directories that are not empty: those steps go, and are remembered.
 fn drop_blocked(plan: &mut Plan, local: &LocalTree) {
     let (doomed, steps): (Vec<Step>, Vec<Step>) =
         std::mem::take(&mut plan.steps).into_iter().partition(|step| step.change == Change::Delete);
     let going: HashSet<&TreePath> = doomed.iter().map(|step| &step.path).collect();
-    let is_dir = |step: &Step| step.replaces.as_ref().is_some_and(|old| old.kind == LocalKind::Dir);
     for step in steps {
-        let places = matches!(step.change, Change::File { .. } | Change::Symlink(_) | Change::Link(_));
         let mut below = local.range(&step.path..).skip(1).map(|(path, _)| path);
         let mut below = std::iter::from_fn(|| below.next().filter(|path| path.relative_to(&step.path).is_some()));
-        if places && is_dir(&step) && below.any(|path| !going.contains(path)) {
+        if takes_a_directorys_place(&step) && below.any(|path| !going.contains(path)) {
             plan.kept_dirs.push(step.path.clone());
             plan.blocked.push(step.path);
         } else {

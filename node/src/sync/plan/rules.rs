@@ -66,6 +66,8 @@ pub struct Backup {
     pub dir: Option<ByteText>,
     /// `--suffix`.
     pub suffix: ByteText,
+    /// Bits that directories for backups do not get.
+    pub umask: u16,
 }
 
 impl Rules {

@@ -1,0 +1,194 @@
+//! `ls` and `find`: what a module holds, from its pages alone.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::format::{self, Numbers};
+use super::inspect::{items, open};
+use super::pass::{reference, selector};
+use super::{Event, Output};
+use crate::error::Failure;
+use crate::manifest::entry::{Entry, Node as Kind};
+use crate::manifest::filter::{Rule, Subject, Traits};
+use crate::manifest::path::{TreePath, escape};
+use crate::manifest::regex::PathRegex;
+use crate::manifest::selection::Selection;
+use crate::manifest::text::ByteText;
+use crate::service::Service;
+use crate::sync::SyncError;
+
+/// Nanoseconds of a second.
+const SECOND: i64 = 1_000_000_000;
+
+/// What to list.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ls {
+    /// As text.
+    pub reference: String,
+    /// rsync's list line rather than names.
+    pub long: bool,
+    /// Everything below.
+    pub recursive: bool,
+    /// What of it.
+    pub selection: Selection,
+    /// How numbers are written.
+    pub numbers: Numbers,
+    /// The directory itself comes first, as in rsync's listings.
+    pub itself: bool,
+}
+
+/// What to look for; everything that is given must hold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Find {
+    /// As text.
+    pub reference: String,
+    /// rsync's patterns, one of which must match.
+    pub patterns: Vec<ByteText>,
+    /// Regular expressions, one of which must match.
+    pub regexes: Vec<String>,
+    /// Fewest bytes of a file.
+    pub min_size: Option<u64>,
+    /// Most bytes of a file.
+    pub max_size: Option<u64>,
+    /// Modified after this, seconds since the epoch.
+    pub newer: Option<i64>,
+    /// rsync's list line rather than names.
+    pub long: bool,
+}
+
+/// Lists names, or rsync's list lines.
+///
+/// # Errors
+/// Nobody has the module, the path is unknown, or the tree is refused.
+pub async fn ls(service: &Service, wish: Ls, out: &Output) -> Result<Value, Failure> {
+    let reference = reference(&wish.reference)?;
+    let (base, only) = reference.transfer_root();
+    // One level unless told otherwise; a named directory is listed itself.
+    let wanted = Selection { recursive: wish.recursive, dirs: true, ..wish.selection.clone() };
+    let select = selector(base.clone(), only.clone(), &wanted)?;
+    let opened = open(service, &reference, select).await?;
+    let items = items(service, &reference, &opened)?;
+    if items.is_empty() && !reference.path.is_root() {
+        return Err(SyncError::UnknownPath { path: reference.path.to_string() }.into());
+    }
+    if wish.itself && only.is_none() {
+        let top = opened.top(service, &reference)?;
+        out.line(list_line(".", &top, wish.numbers)).await;
+    }
+    for item in &items {
+        let Some(path) = item.path.relative_to(&base) else { continue };
+        say(&path, &item.entry, wish.long, wish.numbers, out).await;
+    }
+    Ok(Value::Null)
+}
+
+/// Lists what matches; directories that cannot hold a match are not opened.
+///
+/// # Errors
+/// As [`ls`], and expressions that are none.
+pub async fn find(service: &Service, wish: Find, out: &Output) -> Result<Value, Failure> {
+    let reference = reference(&wish.reference)?;
+    let (base, only) = reference.transfer_root();
+    let wanted = Selection { regexes: wish.regexes.clone(), ..Selection::default() };
+    let select = selector(base.clone(), only, &wanted)?;
+    let opened = open(service, &reference, select).await?;
+    let criteria = Criteria::new(&wish)?;
+    let mut found = 0u64;
+    for item in items(service, &reference, &opened)? {
+        let Some(path) = item.path.relative_to(&base) else { continue };
+        if criteria.hold(&path, &item.entry) {
+            found += 1;
+            say(&path, &item.entry, wish.long, Numbers::Commas, out).await;
+        }
+    }
+    if found == 0 {
+        out.note("nothing matches").await;
+    }
+    Ok(Value::Null)
+}
+
+struct Criteria<'a> {
+    wish: &'a Find,
+    rules: Vec<Rule>,
+    regexes: Vec<PathRegex>,
+}
+
+impl<'a> Criteria<'a> {
+    fn new(wish: &'a Find) -> Result<Self, Failure> {
+        let rules = wish.patterns.iter().map(|pattern| Rule::new(&pattern.0, Traits::default(), None)).collect();
+        let regexes: Result<Vec<_>, _> = wish.regexes.iter().map(|text| PathRegex::new(text)).collect();
+        let regexes = regexes.map_err(|error| Failure::usage(error.to_string()))?;
+        Ok(Self { wish, rules, regexes })
+    }
+
+    fn hold(&self, path: &TreePath, entry: &Entry) -> bool {
+        let subject = Subject { path: path.as_bytes(), below: 0, is_dir: entry.is_dir() };
+        let size = match &entry.node {
+            Kind::File { size, .. } => Some(*size),
+            _ => None,
+        };
+        let named = self.rules.is_empty() || self.rules.iter().any(|rule| rule.matches(subject));
+        let expressed = self.regexes.is_empty() || self.regexes.iter().any(|regex| regex.matches(path.as_bytes()));
+        let sized = |limit: Option<u64>, fits: fn(u64, u64) -> bool| {
+            limit.is_none_or(|limit| size.is_some_and(|size| fits(size, limit)))
+        };
+        let newer = self.wish.newer.is_none_or(|newer| entry.mtime.div_euclid(SECOND) > newer);
+        named
+            && expressed
+            && sized(self.wish.min_size, |size, min| size >= min)
+            && sized(self.wish.max_size, |size, max| size <= max)
+            && newer
+    }
+}
+
+async fn say(path: &TreePath, entry: &Entry, long: bool, numbers: Numbers, out: &Output) {
+    let slash = if entry.is_dir() { "/" } else { "" };
+    out.line(if long { list_line(&path.to_string(), entry, numbers) } else { format!("{path}{slash}") }).await;
+    out.say(Event::Row(row(path, entry))).await;
+}
+
+/// rsync's `--list-only` line, in local time.
+fn list_line(path: &str, entry: &Entry, numbers: Numbers) -> String {
+    let target = match &entry.node {
+        Kind::Symlink { target } => Some(escape(target)),
+        _ => None,
+    };
+    let (kind, size, mode) = match &entry.node {
+        Kind::File { size, .. } => (format::Kind::File, *size, entry.mode),
+        // What file systems commonly say of a directory.
+        Kind::Dir(_) => (format::Kind::Dir, 4096, entry.mode),
+        Kind::Symlink { target } => (format::Kind::Symlink, target.len() as u64, 0o777),
+    };
+    let listed = format::Listed { kind, mode, size, mtime: entry.mtime, path, target: target.as_deref() };
+    listed.line(numbers, &jiff::tz::TimeZone::system())
+}
+
+fn row(path: &TreePath, entry: &Entry) -> Value {
+    let mut row = json!({ "mode": format!("{:04o}", entry.mode), "mtime": entry.mtime as f64 / 1e9 });
+    match std::str::from_utf8(path.as_bytes()) {
+        Ok(text) => row["path"] = text.into(),
+        Err(_) => row["path_b64"] = base64(path.as_bytes()).into(),
+    }
+    match &entry.node {
+        Kind::File { size, id, .. } => {
+            row["type"] = "file".into();
+            row["size"] = (*size).into();
+            row["id"] = id.to_string().into();
+        }
+        Kind::Dir(link) => {
+            row["type"] = "dir".into();
+            row["size"] = link.bytes.into();
+        }
+        Kind::Symlink { target } => {
+            row["type"] = "symlink".into();
+            row["target"] = String::from_utf8_lossy(target).into();
+        }
+    }
+    row
+}
+
+/// Base64 (RFC 4648, with padding), for names that are not UTF-8.
+fn base64(bytes: &[u8]) -> String {
+    use cid::multibase::Base;
+    Base::Base64Pad.encode(bytes)
+}
