@@ -30,8 +30,10 @@ const PIECE: u64 = 1 << 20;
 const BATCH_ITEMS: usize = 1024;
 /// How long a run looks for somebody who has what is missing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// How often sources are asked again what they have, and idle ones for repeats.
-const TICK: Duration = Duration::from_millis(500);
+/// How often the sources are looked at: who stands still, who may repeat what another owes.
+const TICK: Duration = Duration::from_millis(250);
+/// How often partial sources with nothing to do are asked what they have by now.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What one request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +67,7 @@ enum Outcome {
     /// The stream is of no more use.
     Gone(String),
     /// The source asks for patience.
-    Busy,
+    Busy(Duration),
     /// The local disk failed.
     Disk(SyncError),
 }
@@ -102,6 +104,8 @@ pub struct Download {
     flights: FuturesUnordered<BoxFuture<'static, Landing>>,
     workers: Arc<Semaphore>,
     idle_since: Option<Instant>,
+    /// When partial sources were last asked what they have.
+    asked: Instant,
     /// What others may have from this run already.
     arriving: Arc<Arriving>,
     progress: Arc<Progress>,
@@ -139,8 +143,9 @@ impl Download {
             sources: Vec::new(),
             rows: Vec::new(),
             flights: FuturesUnordered::new(),
-            workers: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from))),
+            workers: Arc::new(Semaphore::new(1 + std::thread::available_parallelism().map_or(2, usize::from))),
             idle_since: None,
+            asked: Instant::now(),
             arriving,
             progress,
         })
@@ -160,7 +165,7 @@ impl Download {
             tokio::select! {
                 Some(landing) = self.flights.next(), if !self.flights.is_empty() => self.land(landing, finder)?,
                 source = finder.next() => self.join(source),
-                _ = tick.tick() => self.check_idle(finder)?,
+                _ = tick.tick() => self.check(finder)?,
             }
         }
         Ok(self.rows)
@@ -253,11 +258,11 @@ impl Download {
             Outcome::Lacks(wants) => {
                 let came = self.shrink(piece, wants);
                 self.credit(id, came);
-                self.picker.absent(id, piece);
+                self.picker.absent(id, piece, Instant::now());
             }
             Outcome::Lie(what) => self.blame(id, piece, &what, finder),
             Outcome::Gone(why) => self.lose(id, &why, finder),
-            Outcome::Busy => self.picker.absent(id, piece),
+            Outcome::Busy(wait) => self.picker.busy(id, piece, wait, Instant::now()),
             Outcome::Disk(error) => return Err(error),
         }
         Ok(())
@@ -271,7 +276,7 @@ impl Download {
     }
 
     fn blame(&mut self, id: SourceId, piece: PieceId, what: &str, finder: &Finder) {
-        let banned = self.picker.lied(id, piece);
+        let banned = self.picker.lied(id, piece, Instant::now());
         let Some(row) = self.rows.get_mut(id) else { return };
         tracing::warn!(peer = %row.peer, what, "source dropped: its answer does not verify");
         row.bad += 1;
@@ -315,12 +320,20 @@ impl Download {
         Ok(())
     }
 
-    /// Asks partial sources again while nothing is under way, and gives up when nobody has had the rest for long.
-    fn check_idle(&mut self, finder: &Finder) -> Result<(), SyncError> {
-        if !self.flights.is_empty() {
+    /// Gives up sources that crawl, asks partial ones again what they have, and ends when nobody has had the rest for long.
+    fn check(&mut self, finder: &Finder) -> Result<(), SyncError> {
+        let now = Instant::now();
+        for id in self.picker.laggards(now) {
+            self.lose(id, "finished nothing for long", finder);
+        }
+        if !self.flights.is_empty() || self.picker.awaits_busy(now) {
+            if now.duration_since(self.asked) >= ASK_AGAIN {
+                self.asked = now;
+                self.picker.idle_parts().into_iter().for_each(|id| self.ask_have(id));
+            }
             return Ok(());
         }
-        let since = *self.idle_since.get_or_insert_with(Instant::now);
+        let since = *self.idle_since.get_or_insert(now);
         if since.elapsed() < PATIENCE {
             for id in 0..self.sources.len() {
                 self.ask_have(id);
@@ -409,7 +422,7 @@ impl Flight {
         };
         result.unwrap_or_else(|error| match error {
             WireError::Lie { what } => Outcome::Lie(what.to_owned()),
-            WireError::Busy { .. } => Outcome::Busy,
+            WireError::Busy { retry_after, .. } => Outcome::Busy(retry_after),
             other => Outcome::Gone(other.to_string()),
         })
     }
@@ -453,8 +466,8 @@ impl Flight {
     }
 }
 
-/// Runs hashing and disk work off the event loop, on as many threads at once as there are processors: more would only wait
-/// for each other in the file system.
+/// Runs hashing and disk work off the event loop, on as many threads at once as there are processors and one that waits for
+/// the disk: more would only wait for each other in the file system.
 async fn blocking(workers: &Semaphore, work: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
     let _worker = workers.acquire().await;
     match tokio::task::spawn_blocking(work).await {

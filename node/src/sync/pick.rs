@@ -1,26 +1,32 @@
 //! Which source fetches which piece next. Pure: the caller passes the time, and tells what came back.
 //!
-//! Every source starts in a slice of its own and walks on from there, so that several sources spread over a tree without
-//! talking to each other. A piece is one request. A source's window follows its measured rate. When nothing is left to hand
-//! out, an idle source repeats the piece that has been under way for longest (hedging); the first answer counts.
+//! Every source starts in a slice of its own and walks on from there, rarest pieces first, so that several sources spread over
+//! a tree without talking to each other. A piece is one request. A source's window follows its measured rate and round trip.
+//! When nothing is left to hand out, a source repeats what it is expected to deliver earlier than the one that owes it (so slow
+//! ones are relieved and silent ones replaced); the first answer counts.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::wire::Have;
 
-/// Bytes in flight that a source gets before its rate is known.
-const WINDOW_START: u64 = 4 << 20;
-/// Fewest bytes in flight: one full request and the next one.
-const WINDOW_MIN: u64 = 2 << 20;
-/// Most bytes in flight for one source.
-const WINDOW_MAX: u64 = 16 << 20;
-/// How much of a source's rate its window covers.
-const WINDOW_SPAN: Duration = Duration::from_secs(2);
-/// A piece is repeated elsewhere at most this often at a time.
+mod source;
+use source::SourceState;
+
+/// Bytes in flight from all sources together; each may always have one piece.
+const WINDOW_ALL: u64 = 64 << 20;
+/// Requests in flight at one source: tiny pieces do not fill a window.
+const MAX_FLIGHTS: usize = 32;
+/// Free pieces that are compared for rarity before one is taken.
+const COMPARED: usize = 1024;
+/// A piece is repeated elsewhere at most this often at a time; copies at sources that stand still do not count.
 const MAX_COPIES: usize = 2;
-/// A piece is repeated at the end only after it has been under way for this long.
+/// Copies of one piece in all.
+const MAX_FLIGHTS_OF_PIECE: usize = 4;
+/// While nothing is known of anybody's rate, a piece is repeated only after it has been under way for this long.
 const HEDGE_AFTER: Duration = Duration::from_millis(500);
+/// A repeat must be expected this much earlier than the original, as a factor and in seconds.
+const GAIN: (f64, f64) = (1.2, 0.05);
 /// Lies after which a source is banned.
 const MAX_LIES: u32 = 1;
 
@@ -39,6 +45,17 @@ pub struct Piece {
     pub entries: Vec<u64>,
 }
 
+impl Piece {
+    /// Says whether a source that has `have` can deliver it.
+    fn is_in(&self, have: &Have) -> bool {
+        match have {
+            Have::Whole => true,
+            Have::None => false,
+            Have::Runs(_) => self.entries.iter().all(|number| have.contains(*number)),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct PieceState {
     done: bool,
@@ -46,26 +63,8 @@ struct PieceState {
     flights: Vec<(SourceId, Instant)>,
     /// Sources that said that they do not have it.
     absent: Vec<SourceId>,
-}
-
-#[derive(Debug)]
-struct SourceState {
-    have: Have,
-    cursor: PieceId,
-    in_flight: u64,
-    /// Bytes per second, smoothed; none before the first answer.
-    rate: Option<f64>,
-    lies: u32,
-    gone: bool,
-}
-
-impl SourceState {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range just before")]
-    fn window(&self) -> u64 {
-        let Some(rate) = self.rate else { return WINDOW_START };
-        let wanted = rate * WINDOW_SPAN.as_secs_f64();
-        if wanted >= WINDOW_MAX as f64 { WINDOW_MAX } else { (wanted.max(0.0) as u64).max(WINDOW_MIN) }
-    }
+    /// Present sources that hold only a part of the tree, this piece included.
+    holders: u32,
 }
 
 /// Hands out the pieces of one run.
@@ -77,33 +76,22 @@ pub struct Picker {
     left: usize,
     /// Bytes of the pieces that are not done.
     open_bytes: u64,
-    /// Every piece below this one is done or under way: where a search for fresh ones may begin.
-    untouched: usize,
+    /// Pieces neither done nor under way.
+    free: BTreeSet<PieceId>,
     /// Pieces with at least one flight.
     under_way: BTreeSet<PieceId>,
-}
-
-/// Says whether a source that has `have` can deliver a piece.
-fn covers(have: &Have, piece: &Piece) -> bool {
-    match have {
-        Have::Whole => true,
-        Have::None => false,
-        Have::Runs(_) => piece.entries.iter().all(|number| have.contains(*number)),
-    }
 }
 
 impl Picker {
     /// A picker over `pieces`, in the order of the tree.
     pub fn new(pieces: Vec<Piece>) -> Self {
-        let states = pieces.iter().map(|_| PieceState::default()).collect();
-        let open_bytes = pieces.iter().map(|piece| piece.bytes).sum();
         Self {
+            states: pieces.iter().map(|_| PieceState::default()).collect(),
             left: pieces.len(),
-            open_bytes,
+            open_bytes: pieces.iter().map(|piece| piece.bytes).sum(),
+            free: (0..pieces.len()).collect(),
             pieces,
-            states,
             sources: Vec::new(),
-            untouched: 0,
             under_way: BTreeSet::new(),
         }
     }
@@ -115,103 +103,157 @@ impl Picker {
         let id = self.sources.len();
         let share = (id as f64 * 0.618_033_988_749_895).fract();
         let cursor = (share * self.pieces.len() as f64) as usize;
-        self.sources.push(SourceState { have, cursor, in_flight: 0, rate: None, lies: 0, gone: false });
+        self.sources.push(SourceState::new(cursor));
+        self.update(id, have);
         id
     }
 
     /// A source says anew what it has; what it lacked before may be there now.
     pub fn update(&mut self, source: SourceId, have: Have) {
+        self.count_holder(source, false);
         if let Some(state) = self.sources.get_mut(source) {
             state.have = have;
             for piece in &mut self.states {
                 piece.absent.retain(|id| *id != source);
             }
         }
+        self.count_holder(source, true);
+    }
+
+    /// Keeps [`PieceState::holders`] right when a source that has a part comes, goes or changes.
+    fn count_holder(&mut self, source: SourceId, comes: bool) {
+        let Some(state) = self.sources.get(source).filter(|state| !state.gone) else { return };
+        if !matches!(state.have, Have::Runs(_)) {
+            return;
+        }
+        for (of, _) in self.states.iter_mut().zip(&self.pieces).filter(|(_, piece)| piece.is_in(&state.have)) {
+            of.holders = if comes { of.holders + 1 } else { of.holders.saturating_sub(1) };
+        }
     }
 
     /// A source is gone: its flights are free for others.
     pub fn leave(&mut self, source: SourceId) {
-        if let Some(state) = self.sources.get_mut(source) {
-            state.gone = true;
-            state.in_flight = 0;
+        self.count_holder(source, false);
+        let Some(state) = self.sources.get_mut(source) else { return };
+        state.gone = true;
+        for piece in std::mem::take(&mut state.queue) {
+            self.drop_flight(source, piece);
         }
-        for id in self.under_way.clone() {
-            self.land(source, id);
+        if let Some(state) = self.sources.get_mut(source) {
+            state.in_flight = 0;
         }
     }
 
     /// The next piece for a source, marked as under way; none if its window is full or it can do nothing useful.
     pub fn next(&mut self, source: SourceId, now: Instant) -> Option<PieceId> {
         let state = self.sources.get(source)?;
-        if state.gone || (state.in_flight > 0 && state.in_flight >= state.window().min(self.fair_share())) {
+        if state.gone || state.rests(now) || state.queue.len() >= MAX_FLIGHTS {
             return None;
         }
-        let piece = self.fresh(source).or_else(|| self.hedge(source, now))?;
+        if state.in_flight > 0 && (state.in_flight >= state.window() || self.in_flight() >= WINDOW_ALL) {
+            return None;
+        }
+        let piece = self.fresh(source).or_else(|| self.steal(source, now))?;
         let bytes = self.pieces.get(piece)?.bytes;
         self.states.get_mut(piece)?.flights.push((source, now));
+        self.free.remove(&piece);
         self.under_way.insert(piece);
         let state = self.sources.get_mut(source)?;
-        state.in_flight += bytes;
+        state.launch(piece, bytes, now);
         Some(piece)
     }
 
-    /// Towards the end no source takes more than its part of what is left, so that none finishes alone.
-    fn fair_share(&self) -> u64 {
-        let present = self.sources.iter().filter(|source| !source.gone).count() as u64;
-        (self.open_bytes / present.max(1)).max(1)
+    fn in_flight(&self) -> u64 {
+        self.sources.iter().map(|source| source.in_flight).sum()
     }
 
-    /// The first piece from the source's own cursor on that nobody has touched, going round at the end.
+    /// The rarest of the next free pieces from the source's own cursor on, going round at the end.
     fn fresh(&mut self, source: SourceId) -> Option<PieceId> {
-        while self.states.get(self.untouched).is_some_and(|state| state.done || !state.flights.is_empty()) {
-            self.untouched += 1;
-        }
-        let total = self.pieces.len();
-        let cursor = self.sources.get(source)?.cursor;
-        let found = (cursor..total).chain(self.untouched..cursor.min(total)).find(|id| self.is_free(*id, source))?;
+        let state = self.sources.get(source)?;
+        let mixed = self.sources.iter().any(|other| !other.gone && matches!(other.have, Have::Runs(_)));
+        let round = self.free.range(state.cursor..).chain(self.free.range(..state.cursor)).copied();
+        let mut able = round.filter(|piece| self.can_deliver(source, *piece));
+        let found = if mixed {
+            let rarity = |piece: &PieceId| self.states.get(*piece).map_or(0, |state| state.holders);
+            able.take(COMPARED).min_by_key(rarity)?
+        } else {
+            able.next()?
+        };
         self.sources.get_mut(source)?.cursor = found + 1;
         Some(found)
     }
 
-    fn is_free(&self, id: PieceId, source: SourceId) -> bool {
-        let (Some(state), Some(piece), Some(by)) = (self.states.get(id), self.pieces.get(id), self.sources.get(source))
+    fn can_deliver(&self, source: SourceId, piece: PieceId) -> bool {
+        let (Some(by), Some(state), Some(piece)) =
+            (self.sources.get(source), self.states.get(piece), self.pieces.get(piece))
         else {
             return false;
         };
-        !state.done && state.flights.is_empty() && !state.absent.contains(&source) && covers(&by.have, piece)
+        !by.gone && !state.done && !state.absent.contains(&source) && piece.is_in(&by.have)
     }
 
-    /// The piece under way for longest elsewhere, if this source would likely beat it.
-    fn hedge(&self, source: SourceId, now: Instant) -> Option<PieceId> {
+    /// The mean pace of those present, seconds a byte.
+    fn typical_pace(&self) -> Option<f64> {
+        let known: Vec<f64> =
+            self.sources.iter().filter(|source| !source.gone).filter_map(|source| source.pace).collect();
+        if known.is_empty() { None } else { Some(known.iter().sum::<f64>() / known.len() as f64) }
+    }
+
+    /// The piece under way elsewhere that would come latest, if this source beats that.
+    fn steal(&self, source: SourceId, now: Instant) -> Option<PieceId> {
         let by = self.sources.get(source)?;
-        if by.in_flight > 0 {
-            return None;
+        let mut best: Option<(f64, PieceId)> = None;
+        for id in &self.under_way {
+            let (state, piece) = (self.states.get(*id)?, self.pieces.get(*id)?);
+            let moving =
+                |(other, _): &&(SourceId, Instant)| self.sources.get(*other).is_some_and(|s| !s.is_stalled(now));
+            let copies = state.flights.iter().filter(moving).count();
+            let mine = state.flights.iter().any(|(other, _)| *other == source);
+            if mine || copies >= MAX_COPIES || state.flights.len() >= MAX_FLIGHTS_OF_PIECE {
+                continue;
+            }
+            let theirs = self.expected(*id, now);
+            let beats = by.finish(piece.bytes, self.typical_pace().unwrap_or(0.0), now) * GAIN.0 + GAIN.1 < theirs;
+            if beats && best.is_none_or(|(latest, _)| theirs > latest) && self.can_deliver(source, *id) {
+                best = Some((theirs, *id));
+            }
         }
-        self.under_way
-            .iter()
-            .filter_map(|id| Some((*id, self.states.get(*id)?, self.pieces.get(*id)?)))
-            .filter(|(_, state, piece)| !state.done && !state.absent.contains(&source) && covers(&by.have, piece))
-            .filter(|(_, state, _)| state.flights.len() < MAX_COPIES)
-            .filter(|(_, state, _)| state.flights.iter().all(|(other, _)| *other != source))
-            .filter_map(|(id, state, _)| state.flights.first().map(|(_, since)| (*since, id)))
-            .filter(|(since, _)| now.saturating_duration_since(*since) >= HEDGE_AFTER)
-            .min()
-            .map(|(_, id)| id)
+        best.map(|(_, id)| id)
+    }
+
+    /// Seconds until the first copy of a piece under way is expected.
+    fn expected(&self, piece: PieceId, now: Instant) -> f64 {
+        let flights = self.states.get(piece).map_or(&[][..], |state| &state.flights);
+        let seconds = flights.iter().filter_map(|(id, since)| {
+            let holder = self.sources.get(*id)?;
+            let age = now.saturating_duration_since(*since);
+            if holder.is_stalled(now) {
+                return None;
+            }
+            match holder.pace.or_else(|| self.typical_pace()) {
+                Some(pace) => {
+                    Some(holder.until(piece, |id| self.pieces.get(id).map_or(0, |piece| piece.bytes), pace, now))
+                }
+                // As long again as it has taken so far.
+                None if age >= HEDGE_AFTER => Some(age.as_secs_f64()),
+                None => Some(0.0),
+            }
+        });
+        seconds.fold(f64::INFINITY, f64::min)
     }
 
     /// A piece arrived and was verified. True if it was the first copy: only that one counts.
     pub fn done(&mut self, source: SourceId, piece: PieceId, now: Instant) -> bool {
-        let since = self.land(source, piece);
         let bytes = self.pieces.get(piece).map_or(0, |piece| piece.bytes);
-        if let (Some(state), Some(since)) = (self.sources.get_mut(source), since) {
-            let seconds = now.saturating_duration_since(since).as_secs_f64().max(0.001);
-            let in_flight = (state.in_flight + bytes) as f64;
-            let sample = in_flight / seconds;
-            state.rate = Some(state.rate.map_or(sample, |rate| rate * 0.8 + sample * 0.2));
+        let flight = self.states.get(piece).and_then(|state| state.flights.iter().find(|(id, _)| *id == source));
+        if let (Some(state), Some((_, since))) = (self.sources.get_mut(source), flight) {
+            state.measure(bytes, *since, now);
         }
+        self.land(source, piece, now);
         match self.states.get_mut(piece) {
             Some(state) if !state.done => {
                 state.done = true;
+                self.free.remove(&piece);
                 self.left -= 1;
                 self.open_bytes = self.open_bytes.saturating_sub(bytes);
                 true
@@ -221,8 +263,8 @@ impl Picker {
     }
 
     /// A source does not have a piece after all.
-    pub fn absent(&mut self, source: SourceId, piece: PieceId) {
-        self.land(source, piece);
+    pub fn absent(&mut self, source: SourceId, piece: PieceId, now: Instant) {
+        self.land(source, piece, now);
         if let Some(state) = self.states.get_mut(piece)
             && !state.absent.contains(&source)
         {
@@ -230,9 +272,17 @@ impl Picker {
         }
     }
 
+    /// A source has too much to do: it is left alone for a while, longer each time.
+    pub fn busy(&mut self, source: SourceId, piece: PieceId, wait: Duration, now: Instant) {
+        self.land(source, piece, now);
+        if let Some(state) = self.sources.get_mut(source) {
+            state.rest(wait, now);
+        }
+    }
+
     /// A source sent something that does not verify. True if it is banned from now on.
-    pub fn lied(&mut self, source: SourceId, piece: PieceId) -> bool {
-        self.absent(source, piece);
+    pub fn lied(&mut self, source: SourceId, piece: PieceId, now: Instant) -> bool {
+        self.absent(source, piece, now);
         let Some(state) = self.sources.get_mut(source) else { return false };
         state.lies += 1;
         if state.lies >= MAX_LIES {
@@ -242,21 +292,42 @@ impl Picker {
         false
     }
 
-    /// Ends one flight; returns when it began.
-    fn land(&mut self, source: SourceId, piece: PieceId) -> Option<Instant> {
-        let state = self.states.get_mut(piece)?;
-        let at = state.flights.iter().position(|(id, _)| *id == source)?;
-        let (_, since) = state.flights.swap_remove(at);
+    /// Sources that owe something and have finished nothing for too long, while another delivers: to be given up.
+    pub fn laggards(&self, now: Instant) -> Vec<SourceId> {
+        let delivers = self.sources.iter().any(|source| source.is_ready(now) && source.pace.is_some());
+        let late = |id: &SourceId| self.sources.get(*id).is_some_and(|source| source.is_silent(now));
+        if delivers { (0..self.sources.len()).filter(late).collect() } else { Vec::new() }
+    }
+
+    /// Present sources that hold a part and have nothing to do: by now they may have more.
+    pub fn idle_parts(&self) -> Vec<SourceId> {
+        let idle = |source: &SourceState| !source.gone && source.have != Have::Whole && source.queue.is_empty();
+        (0..self.sources.len()).filter(|id| self.sources.get(*id).is_some_and(idle)).collect()
+    }
+
+    /// True while a source asked for patience.
+    pub fn awaits_busy(&self, now: Instant) -> bool {
+        self.sources.iter().any(|source| !source.gone && source.rests(now))
+    }
+
+    /// An answer came: its flight ends, and the source goes on with the next of its queue.
+    fn land(&mut self, source: SourceId, piece: PieceId, now: Instant) {
+        let bytes = |piece: PieceId| self.pieces.get(piece).map_or(0, |piece| piece.bytes);
+        if let Some(state) = self.sources.get_mut(source).filter(|state| state.queue.contains(&piece)) {
+            state.land(piece, bytes, now);
+            self.drop_flight(source, piece);
+        }
+    }
+
+    fn drop_flight(&mut self, source: SourceId, piece: PieceId) {
+        let Some(state) = self.states.get_mut(piece) else { return };
+        state.flights.retain(|(id, _)| *id != source);
         if state.flights.is_empty() {
             self.under_way.remove(&piece);
             if !state.done {
-                self.untouched = self.untouched.min(piece);
+                self.free.insert(piece);
             }
         }
-        let bytes = self.pieces.get(piece)?.bytes;
-        let by = self.sources.get_mut(source)?;
-        by.in_flight = by.in_flight.saturating_sub(bytes);
-        Some(since)
     }
 
     /// Pieces not yet done.
@@ -264,25 +335,14 @@ impl Picker {
         self.left
     }
 
-    /// True if some piece is not done, not under way, and no present source can deliver it.
-    pub fn is_stuck(&self) -> bool {
-        let mut open = self.states.iter().enumerate().filter(|(_, state)| !state.done && state.flights.is_empty());
-        open.any(|(id, _)| !(0..self.sources.len()).any(|source| self.can_deliver(source, id)))
-    }
-
-    fn can_deliver(&self, source: SourceId, piece: PieceId) -> bool {
-        self.sources.get(source).is_some_and(|state| !state.gone) && self.is_free(piece, source)
-    }
-
     /// The pieces that nobody present can deliver.
     pub fn orphans(&self) -> Vec<PieceId> {
-        (0..self.states.len())
-            .filter(|id| self.states.get(*id).is_some_and(|state| !state.done && state.flights.is_empty()))
-            .filter(|id| !(0..self.sources.len()).any(|source| self.can_deliver(source, *id)))
-            .collect()
+        let able = |piece: &PieceId| (0..self.sources.len()).any(|source| self.can_deliver(source, *piece));
+        self.free.iter().copied().filter(|piece| !able(piece)).collect()
     }
 }
 
 #[cfg(test)]
-#[path = "pick_tests.rs"]
+mod simulation_tests;
+#[cfg(test)]
 mod tests;
