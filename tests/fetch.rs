@@ -208,13 +208,18 @@ fn delete_in_a_directory_that_is_not_ours_needs_adopt() {
 #[test]
 fn home_is_never_a_replica() {
     let scene = Scene::new(|tree| tree.file("a", "a"));
+    // A dry run: whatever becomes of the guard, no test deletes a machine.
     let home = scene.lab.path("c");
-    let before = names(&home);
-    for dest in [&home as &dyn AsRef<std::ffi::OsStr>, &"/"] {
-        scene.client.run(&[&"fetch", &"--delete", &"--adopt", &scene.published.link, dest]).expect(1);
+    let link = scene.lab.path("way-home");
+    std::os::unix::fs::symlink(&home, &link).expect("symlink");
+    for dest in [&home as &dyn AsRef<std::ffi::OsStr>, &link, &"/"] {
+        scene.client.run(&[&"mirror", &"-n", &"--adopt", &scene.published.link, dest]).expect(1);
+        scene.client.run(&[&"fetch", &"-n", &"--delete", &"--adopt", &scene.published.link, dest]).expect(1);
+        scene.client.run(&[&"rsync", &"-an", &"--delete", &scene.published.link, dest]).expect(1);
     }
-    assert_eq!(names(&home).into_iter().filter(|name| name == "a").count(), 0);
-    assert!(before.iter().all(|name| home.join(name).exists()));
+    // The home itself may be the symlink.
+    let mut command = scene.client.command(&[&"mirror", &"-n", &"--adopt", &scene.published.link, &home]);
+    assert_eq!(command.env("HOME", &link).output().expect("murmir").status.code(), Some(1));
 }
 
 /// 400 files in the destination, 160 of which have gone from the module.

@@ -297,10 +297,11 @@ fn note_special(scanned: &Scanned, found: &mut Found) {
 
 /// `/` and the home directory are nobody's replica.
 fn refuse_precious(request: &Request) -> Result<(), SyncError> {
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    let real = request.dest.canonicalize().unwrap_or_else(|_| request.dest.clone());
+    let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
+    let home = std::env::var_os("HOME").map(|home| real(home.into()));
+    let dest = real(request.dest.clone());
     let replica = request.rules.delete || request.kind == Kind::Mirror;
-    if replica && (real == Path::new("/") || home.is_some_and(|home| home == real)) {
+    if replica && (dest == Path::new("/") || home.is_some_and(|home| home == dest)) {
         let reason = "refused as a replica, which deletes what the module does not have".to_owned();
         return Err(SyncError::BadDest { dest: request.dest.clone(), reason });
     }
