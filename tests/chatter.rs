@@ -67,8 +67,8 @@ fn a_pattern_or_expression_brings_the_pages_on_its_way_only() {
     for (name, flags) in [("rules", &by_rules[..]), ("regex", &["--regex=^d042/f"])] {
         // A machine that knows no page yet.
         let newcomer = Scene { client: scene.lab.machine(name), ..scene };
-        let (done, _) = newcomer.fetch(flags, "", name);
-        let files = facts(&newcomer.lab.path(name)).values().filter(|fact| fact.kind == '-').count();
+        let (done, _) = newcomer.fetch(flags, "", &format!("copy-{name}"));
+        let files = facts(&newcomer.lab.path(&format!("copy-{name}"))).values().filter(|fact| fact.kind == '-').count();
         assert_eq!(files, 10, "by {name}");
         let pages = number(&done, "pages");
         assert!(pages < every / 10, "by {name}: {pages} of {every} pages");

@@ -164,6 +164,14 @@ fn patterns_choose_what_comes() {
     let [a, b, c, d, e, f] = rules;
     scene.client.ok(&[&"fetch", &a, &b, &c, &d, &e, &f, &"--exclude=*.o", &scene.published.link, &dest]);
     assert_eq!(names(&dest), ["a.c", "doc", "doc/y.txt"], "the first match wins");
+    let none = scene.client.ok(&[&"fetch", &"--exclude=*", &scene.published.link, &scene.lab.path("none")]);
+    assert!(none.stderr.contains("nothing matches: 0 of 7 entries"), "{}", none.stderr);
+    let large = format!("--exclude={}", "x".repeat(5000));
+    scene.client.run(&[&"fetch", &large, &scene.published.link, &dest]).expect(1);
+    scene.client.run(&[&"fetch", &"--regex=(", &scene.published.link, &dest]).expect(1);
+    scene.client.run(&[&"fetch", &"--filter=x y", &scene.published.link, &dest]).expect(1);
+    scene.client.run(&[&"fetch", &"--max-size=3Q", &scene.published.link, &dest]).expect(1);
+    scene.client.run(&[&"fetch", &"--exclude-from=/no/such", &scene.published.link, &dest]).expect(11);
 }
 
 #[test]
@@ -297,6 +305,13 @@ fn unknown_things_have_codes_of_their_own() {
     client.run(&[&"fetch", &other, &dest]).expect(40);
     let no_id = "murmir://k51nonsense/tree";
     client.run(&[&"fetch", &no_id, &dest]).expect(1);
+    // One letter off an id that is known here.
+    client.ok(&[&"resolve", &scene.published.link]);
+    let id = scene.published.reference.trim_start_matches("murmir://").split('/').next().unwrap().to_owned();
+    let last = if id.ends_with('a') { "b" } else { "a" };
+    let slip = format!("murmir://{}{last}/tree", &id[..id.len() - 1]);
+    let refused = client.run(&[&"fetch", &slip, &dest]).expect(1);
+    assert!(refused.stderr.contains(&id), "the near one is named: {}", refused.stderr);
     client.run(&[&"fetch", &scene.published.link, &dest, &"--no-such-flag"]).expect(1);
     client.run(&[&"fetch", &"--link-dest=x", &scene.published.link, &dest]).expect(4);
     client.run(&[&"fetch", &"-A", &scene.published.link, &dest]).expect(4);

@@ -3,6 +3,7 @@
 mod args;
 mod foreign;
 mod manual;
+mod near;
 mod rsync;
 mod run;
 mod screen;

@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::args::{Args, Command, Global};
 use super::manual;
+use super::near;
 use super::rsync;
 use super::screen::Screen;
 use super::serve;
@@ -120,6 +121,9 @@ async fn dispatch(args: Args, config: &Config, ui: &Ui) -> Result<(), Failure> {
             let screen = screen(&other, ui)?;
             let follows = matches!(&other, Command::Mirror { options, .. } if options.watch);
             let verb = to_verb(other, &global)?;
+            if let Some(reference) = verb.reference() {
+                near::check(&config.state_dir, reference)?;
+            }
             let value = match (follows, connect(config).await?) {
                 (true, None) => return serve::watch(config, &screen, verb).await,
                 (true, Some(client)) => ask(client, &verb, &screen).await?,

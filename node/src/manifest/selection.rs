@@ -77,6 +77,11 @@ pub enum SelectionError {
 }
 
 impl Selection {
+    /// True if rules or expressions may leave something out.
+    pub fn leaves_out(&self) -> bool {
+        !self.rules.is_empty() || !self.regexes.is_empty()
+    }
+
     /// The selector for a place in the tree: everything below `base`, or of that only the entry `only`.
     ///
     /// # Errors

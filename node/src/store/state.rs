@@ -228,7 +228,8 @@ impl State {
         durable::write(&self.dir, "peers", text.as_bytes())
     }
 
-    fn publishers(&self) -> Result<Vec<String>, StateError> {
+    /// The publishers of whom anything was ever kept here, sorted.
+    pub fn publishers(&self) -> Result<Vec<String>, StateError> {
         let dirs = self.modules.entries()?.into_iter().filter(|(_, kind)| *kind == Kind::Dir);
         let mut names: Vec<String> = dirs.filter_map(|(name, _)| String::from_utf8(name).ok()).collect();
         names.sort();

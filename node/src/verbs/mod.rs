@@ -56,6 +56,23 @@ pub enum Verb {
     Motd(inspect::Target),
 }
 
+impl Verb {
+    /// The reference that the verb is about, as the user wrote it.
+    pub fn reference(&self) -> Option<&str> {
+        match self {
+            Self::Pass(pass) => Some(&pass.reference),
+            Self::Ls(ls) => Some(&ls.reference),
+            Self::Find(find) => Some(&find.reference),
+            Self::Cat(target)
+            | Self::Resolve(target)
+            | Self::Mirrors(target)
+            | Self::Motd(target)
+            | Self::Log(target) => Some(&target.reference),
+            _ => None,
+        }
+    }
+}
+
 /// What a verb says while it works.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {

@@ -183,6 +183,9 @@ async fn print(wish: &Pass, report: &Report, traffic: (u64, u64), out: &Output) 
     for (path, why) in &report.placed.problems {
         out.note(format!("{path}: {why}")).await;
     }
+    if wish.selection.leaves_out() && report.plan.files == 0 && report.plan.others.1 == 0 {
+        out.note(format!("nothing matches: 0 of {} entries", report.bundle.head().entries)).await;
+    }
     for path in &report.missing {
         out.note(format!("link_stat \"{path}\" failed: No such file or directory (2)")).await;
     }
