@@ -304,3 +304,44 @@ fn the_manual_and_completions_print() {
         assert!(machine.ok(&[&"completions", &shell]).text().contains("murmir"), "{shell}");
     }
 }
+
+#[test]
+fn basis_directories_spare_what_they_hold() {
+    let scene = Scene::new();
+    let yesterday = scene.lab.path("yesterday");
+    scene.ours(&["-aH"], &yesterday);
+    fs::write(yesterday.join("core"), "other").expect("changed");
+    for flag in ["--link-dest", "--copy-dest", "--compare-dest"] {
+        let (left, right) = (scene.lab.path("left"), scene.lab.path("right"));
+        let option = format!("{flag}={}", yesterday.display());
+        let (ours, theirs) = (scene.ours(&["-aHci", &option], &left), scene.theirs(&["-aHci", &option], &right));
+        assert_eq!((ours.status.code(), theirs.status.code()), (Some(0), Some(0)), "{flag}");
+        assert_same(&left, &right);
+        if flag == "--link-dest" {
+            use std::os::unix::fs::MetadataExt;
+            let inode = |path: &Path| fs::metadata(path.join("pool/main/b/b_1.deb")).expect("stat").ino();
+            assert_eq!(inode(&left), inode(&yesterday));
+            let brought: Vec<String> =
+                text(&ours).lines().filter(|line| line.starts_with(">f")).map(str::to_owned).collect();
+            assert_eq!(brought, [">f+++++++++ core"]);
+        }
+        fs::remove_dir_all(&left).expect("removed");
+        fs::remove_dir_all(&right).expect("removed");
+    }
+}
+
+#[test]
+fn a_rate_is_kept_and_a_time_limit_stops_without_harm() {
+    let scene = Scene::new();
+    let dest = scene.lab.path("copy");
+    let done = scene.client.json(&[&"fetch", &"--bwlimit=200", &scene.reference, &dest]);
+    let seconds = done["seconds"].as_f64().expect("seconds");
+    // 441 KB at 200 KiB/s: a floor, not a figure of speed.
+    assert!(seconds > 0.3, "{done}");
+    let late = scene.lab.path("late");
+    scene.client.run(&[&"fetch", &"--bwlimit=1", &"--stop-at=2000-01-01T00:00", &scene.reference, &late]).expect(1);
+    let stopped = scene.client.run(&[&"fetch", &"--bwlimit=1", &"--stop-after=0", &scene.reference, &late]).expect(30);
+    assert!(stopped.stderr.contains("stopping at requested limit"), "{}", stopped.stderr);
+    scene.client.ok(&[&"fetch", &scene.reference, &late]);
+    assert_same(scene.tree.root(), &late);
+}

@@ -1,13 +1,13 @@
 //! From rsync's flags to a pass.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Exit, Failure};
 use crate::manifest::selection::Selection;
 use crate::manifest::text::ByteText;
 use crate::options::{Rules as RuleOptions, RulesError, Switch, TransferOptions, read};
-use crate::sync::plan::{Backup, Chmod, Rules};
+use crate::sync::plan::{Backup, BasisKind, Chmod, Rules};
 use crate::verbs::Verb;
 use crate::verbs::format::Numbers;
 use crate::verbs::list::Ls;
@@ -16,6 +16,8 @@ use crate::verbs::show::Show;
 
 use super::run::absolute;
 
+/// Most directories of `--link-dest` and its like, as in rsync.
+const MAX_BASES: usize = 20;
 /// Permission bits that new entries do not get where the process does not tell (umask(2)).
 const UMASK: u16 = 0o022;
 
@@ -65,6 +67,8 @@ pub fn pass(
         max_total: own.max_size_total,
         error_on_no_transfer: own.error_on_no_transfer,
         watch: false,
+        bases: bases(options)?,
+        bwlimit: options.limits.bwlimit,
         contimeout: options.limits.contimeout.filter(|seconds| *seconds > 0),
         stop_after: stop_after(options)?,
     })
@@ -228,6 +232,21 @@ fn backup(options: &TransferOptions) -> Result<Option<Backup>, Failure> {
         return Err(Failure::usage("--suffix cannot be empty without --backup-dir"));
     }
     Ok(Some(Backup { dir, suffix: ByteText::from(suffix.as_bytes()), umask: umask() }))
+}
+
+fn bases(options: &TransferOptions) -> Result<Vec<(BasisKind, PathBuf)>, Failure> {
+    let placing = &options.placing;
+    let kinds = [
+        (BasisKind::Link, &placing.link_dest),
+        (BasisKind::Copy, &placing.copy_dest),
+        (BasisKind::Compare, &placing.compare_dest),
+    ];
+    if kinds.iter().filter(|(_, dirs)| !dirs.is_empty()).count() > 1 {
+        return Err(Failure::usage("--compare-dest, --copy-dest and --link-dest may not be mixed"));
+    }
+    let named = kinds.iter().flat_map(|(kind, dirs)| dirs.iter().map(move |dir| (*kind, dir.clone())));
+    let named: Vec<_> = named.collect();
+    if named.len() > MAX_BASES { Err(Failure::usage("more than 20 basis directories")) } else { Ok(named) }
 }
 
 fn show(habit: Habit, options: &TransferOptions, verbose: u8) -> Result<Show, Failure> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 use serde::{Deserialize, Serialize};
 
-use super::{Rules, Switches, duration, size};
+use super::{Rules, Switches, duration, rate, size};
 
 /// The flags.
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
@@ -116,6 +116,15 @@ pub struct PlacingOptions {
     /// ... with this at the end of its name [default: ~]
     #[arg(long, value_name = "SUFFIX")]
     pub suffix: Option<String>,
+    /// Link files that are the same there (may be repeated)
+    #[arg(long, value_name = "DIR")]
+    pub link_dest: Vec<PathBuf>,
+    /// Copy files that are the same there (may be repeated)
+    #[arg(long, value_name = "DIR")]
+    pub copy_dest: Vec<PathBuf>,
+    /// Leave out files that are the same there (may be repeated)
+    #[arg(long, value_name = "DIR")]
+    pub compare_dest: Vec<PathBuf>,
     /// Keep partial files: always so
     #[arg(long)]
     pub partial: bool,
@@ -130,6 +139,9 @@ pub struct PlacingOptions {
 /// When to stop.
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
 pub struct LimitOptions {
+    /// Most bytes per second from the network, in units of 1024 unless one is given
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub bwlimit: Option<u64>,
     /// Give up (35) where nobody answers for so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub contimeout: Option<u64>,

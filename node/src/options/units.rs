@@ -49,6 +49,16 @@ pub fn size(text: &str) -> Result<u64, UnitError> {
     u64::try_from(bytes).map_err(|_| UnitError::TooLarge)
 }
 
+/// Bytes per second of rsync's `--bwlimit`: KiB where no unit is given, 0 for no limit (any rate).
+///
+/// # Errors
+/// [`UnitError`].
+pub fn rate(text: &str) -> Result<u64, UnitError> {
+    let bare = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let rate = if bare { size(&format!("{text}K"))? } else { size(text)? };
+    Ok(if rate == 0 { u64::MAX } else { rate })
+}
+
 /// The time of `30s`, `90m`, `24h`, `14d`, `2w`. A bare number is refused: nobody remembers of what.
 ///
 /// # Errors
@@ -98,6 +108,13 @@ mod tests {
         }
         for text in ["18446744073709551616", "16384P", "9999999999999999999999999999999999999999P"] {
             assert_eq!(size(text), Err(UnitError::TooLarge), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        for (text, bytes) in [("100", 100 << 10), ("1.5m", 3 << 19), ("0", u64::MAX), ("512B", 512)] {
+            assert_eq!(rate(text), Ok(bytes), "{text}");
         }
     }
 

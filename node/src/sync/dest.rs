@@ -86,6 +86,16 @@ impl Destination {
         Ok(this)
     }
 
+    /// A directory that is only read from.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn basis(path: &Path) -> Result<Self, SyncError> {
+        let root = Dir::open(path)?;
+        let file = File::open(path).map_err(|error| FileError::new("open", path, error))?;
+        Ok(Self { root, path: path.to_owned(), is_new: false, lock: Some(Arc::new(file)) })
+    }
+
     /// A replica is made only where nothing foreign can get lost, and one module has one replica per state.
     fn check_ours(&self, node: &Node, request: &Request) -> Result<(), SyncError> {
         let replica = request.rules.delete || request.kind == Kind::Mirror;

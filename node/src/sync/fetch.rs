@@ -16,6 +16,7 @@ use super::pick::{Picker, Piece, PieceId, SourceId};
 use super::plan::Want;
 use super::shelf::Arriving;
 use super::source::{Finder, Source};
+use super::throttle::Throttle;
 use super::{SourceRow, SyncError};
 use crate::manifest::ContentId;
 use crate::store::proof;
@@ -109,6 +110,8 @@ pub struct Download {
     /// What others may have from this run already.
     arriving: Arc<Arriving>,
     progress: Arc<Progress>,
+    /// `--bwlimit`.
+    throttle: Option<Throttle>,
 }
 
 impl Download {
@@ -148,7 +151,14 @@ impl Download {
             asked: Instant::now(),
             arriving,
             progress,
+            throttle: None,
         })
+    }
+
+    /// With at most `rate` bytes per second, if any.
+    #[must_use]
+    pub fn throttled(self, rate: Option<u64>) -> Self {
+        Self { throttle: rate.map(|rate| Throttle::new(rate, Instant::now())), ..self }
     }
 
     /// Runs until everything is staged, from `sources` and from whoever the finder brings; returns each source's part.
@@ -162,7 +172,9 @@ impl Download {
         }
         while self.picker.left() > 0 {
             self.hand_out()?;
+            let wait = self.throttle.as_ref().map_or(Duration::ZERO, |throttle| throttle.wait(Instant::now()));
             tokio::select! {
+                () = tokio::time::sleep(wait), if !wait.is_zero() => {}
                 Some(landing) = self.flights.next(), if !self.flights.is_empty() => self.land(landing, finder)?,
                 source = finder.next() => self.join(source),
                 _ = tick.tick() => self.check(finder)?,
@@ -196,6 +208,9 @@ impl Download {
             idle = true;
             // One piece a turn, so that a fast start of the first source does not leave the others without work.
             for id in 0..self.sources.len() {
+                if self.throttle.as_ref().is_some_and(|throttle| !throttle.wait(now).is_zero()) {
+                    return Ok(());
+                }
                 let Some(piece) = self.picker.next(id, now) else { continue };
                 idle = false;
                 self.launch(id, piece)?;
@@ -208,6 +223,9 @@ impl Download {
         let (Some(job), Some(source)) = (self.jobs.get(piece).cloned(), self.sources.get(id).cloned()) else {
             return Ok(());
         };
+        if let Some(throttle) = &mut self.throttle {
+            throttle.take(job.piece().bytes, Instant::now());
+        }
         let (stage, workers) = (Arc::clone(&self.stage), Arc::clone(&self.workers));
         let flight = Flight { source, module: self.module, stage, partial: self.partial(&job)?, workers };
         self.flights.push(Box::pin(async move { Landing::Piece(id, piece, flight.run(job).await) }));

@@ -16,6 +16,7 @@ pub mod publish;
 pub mod resolve;
 pub mod shelf;
 pub mod source;
+pub mod throttle;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use tracker_less::record::{CheckedBundle, Generation};
 use super::dest::{Destination, Found, OWN_DIR};
 use super::fetch::{Download, Progress};
 use super::place::{Placed, Placing};
-use super::plan::{self, Guard, Local, LocalKind, Plan, Remote, Rules};
+use super::plan::{self, BasisKind, Guard, Local, LocalKind, Plan, Remote, Rules};
 use super::resolve::{Resolved, Wanted, resolve};
 use super::shelf::Arriving;
 use super::source::Finder;
@@ -25,6 +25,7 @@ use crate::manifest::path::{Name, TreePath, escape};
 use crate::manifest::select::{Depth, Selector};
 use crate::manifest::selection::Selection;
 use crate::manifest::walk::{Walk, root_node};
+use crate::store::files::Dir;
 use crate::store::index::Index;
 use crate::store::stage::Stage;
 
@@ -80,6 +81,10 @@ pub struct Request {
     pub max_total: Option<u64>,
     /// Most bytes to fetch.
     pub max_transfer: Option<u64>,
+    /// Further directories to take files from, absolute or from the destination on.
+    pub bases: Vec<(BasisKind, PathBuf)>,
+    /// Most bytes per second from the network.
+    pub bwlimit: Option<u64>,
     /// How long somebody may take to answer.
     pub contimeout: Option<Duration>,
 }
@@ -149,9 +154,10 @@ async fn into(
     let count = pages::bring(node, &request.module, root, &request.select, &mut sources, &mut finder).await?;
     let page_seconds = start.elapsed().as_secs_f64();
     let tree = selected(node, request, &bundle)?;
-    let found = look(node, request, &target, &tree).await?;
+    let found = look(node, request, target.clone(), &tree).await?;
+    let bases = look_at_bases(node, request, &tree).await?;
     let mut report = Report {
-        plan: make_plan(request, &target, &tree, &found)?,
+        plan: make_plan(request, &target, &tree, &found, &bases)?,
         missing: tree.missing.clone(),
         bundle,
         newest,
@@ -165,7 +171,8 @@ async fn into(
         seconds: 0.0,
     };
     check_guards(request, &mut report)?;
-    let pass = Arc::new((target, tree, found));
+    let roots = bases.into_iter().map(|basis| basis.root).collect();
+    let pass = Arc::new((target, tree, found, roots));
     if !request.dry_run && report.plan.has_changes() {
         let own = pass.0.own_dir()?;
         let stage = blocking(move || Ok(Arc::new(Stage::open(&own)?))).await?;
@@ -259,11 +266,34 @@ pub fn top(index: &Index, module: &ModuleRef, select: &Selector, root: &Cid) -> 
 }
 
 /// Looks at the destination off the event loop.
-async fn look(node: &Arc<Node>, request: &Request, target: &Destination, tree: &Selected) -> Result<Found, SyncError> {
+async fn look(node: &Arc<Node>, request: &Request, target: Destination, tree: &Selected) -> Result<Found, SyncError> {
     let sizes: HashSet<u64> = tree.entries.iter().filter_map(|item| file(item).map(|(_, size)| size)).collect();
     let area = Area::of(request, tree);
-    let (node, target) = (Arc::clone(node), target.clone());
+    let node = Arc::clone(node);
     blocking(move || target.scan(&node.index, &sizes, &|path, is_dir| !is_dir || area.enters(path))).await
+}
+
+/// A directory of `--link-dest` and its like, and what stands in it.
+struct Basis {
+    kind: BasisKind,
+    root: Dir,
+    found: Found,
+}
+
+/// Looks at the directories of `--link-dest` and its like; those that do not exist are passed over.
+async fn look_at_bases(node: &Arc<Node>, request: &Request, tree: &Selected) -> Result<Vec<Basis>, SyncError> {
+    let mut bases = Vec::new();
+    for (kind, path) in &request.bases {
+        let path = request.dest.join(path);
+        if !path.is_dir() {
+            tracing::warn!(path = %path.display(), "a basis directory does not exist");
+            continue;
+        }
+        let basis = Destination::basis(&path)?;
+        let root = basis.root.clone();
+        bases.push(Basis { kind: *kind, root, found: look(node, request, basis, tree).await? });
+    }
+    Ok(bases)
 }
 
 /// The directories of the destination that matter: those where the module has something, and where things may be deleted,
@@ -301,12 +331,19 @@ fn file(item: &Remote) -> Option<(ContentId, u64)> {
     }
 }
 
-fn make_plan(request: &Request, target: &Destination, tree: &Selected, found: &Found) -> Result<Plan, SyncError> {
+fn make_plan(
+    request: &Request,
+    target: &Destination,
+    tree: &Selected,
+    found: &Found,
+    bases: &[Basis],
+) -> Result<Plan, SyncError> {
     let (select, rules) = (&request.select, &request.rules);
     let files = if rules.delete { target.rule_files(select.filter(), &found.tree) } else { HashMap::new() };
     let root_listed = select.lists(select.base());
     let guard = Guard { filter: select.filter(), files, root_listed };
-    let mut plan = plan::make(tree.entries.clone(), &found.tree, rules, &guard);
+    let trees: Vec<_> = bases.iter().map(|basis| (basis.kind, &basis.found.tree)).collect();
+    let mut plan = plan::make(tree.entries.clone(), &found.tree, &trees, rules, &guard);
     if let Some(top) = tree.top.as_ref().filter(|_| root_listed) {
         plan.others.0 += 1;
         let own = if target.is_unmade() { None } else { Some(target.root.own_stat()?) };
@@ -376,13 +413,13 @@ async fn download(
         let module = request.module.id;
         blocking(move || Download::new(module, root, stage, wants, arriving, progress)).await?
     };
-    let rows = download.run(sources, finder).await;
+    let rows = download.throttled(request.bwlimit).run(sources, finder).await;
     node.shelf.set_arriving(request.module.id, None);
     rows
 }
 
-/// The destination, what was selected, what stood there.
-type Pass = Arc<(Destination, Selected, Found)>;
+/// The destination, what was selected, what stood there, and the basis directories.
+type Pass = Arc<(Destination, Selected, Found, Vec<Dir>)>;
 
 async fn place(request: &Request, mut report: Report, stage: Arc<Stage>, pass: &Pass) -> Result<Report, SyncError> {
     let (pass, late) = (Arc::clone(pass), [request.late.clone(), pass.1.root.late.clone()].concat());
@@ -394,6 +431,7 @@ async fn place(request: &Request, mut report: Report, stage: Arc<Stage>, pass: &
             stage: &stage,
             plan: &report.plan,
             backup: backup.as_ref(),
+            bases: &pass.3,
             keep_old,
             now: super::unix_now(),
         };
@@ -419,7 +457,7 @@ async fn remember(node: &Arc<Node>, request: &Request, report: &Report, pass: &P
     let bundle = report.bundle.clone();
     let root = report.plan.dirs.get(&TreePath::root()).copied();
     blocking(move || {
-        let (target, tree, found) = &*pass;
+        let (target, tree, found, _) = &*pass;
         let placed = if complete {
             tree.entries.iter().filter_map(|item| Some((item.path.clone(), file(item)?))).collect()
         } else {

@@ -39,6 +39,8 @@ pub struct Placing<'a> {
     pub plan: &'a Plan,
     /// Where replaced and deleted files of the user's go, if anywhere.
     pub backup: Option<&'a Backup>,
+    /// The directories of `--link-dest` and its like.
+    pub bases: &'a [Dir],
     /// Keep superseded and deleted files for others to finish with (mirrors).
     pub keep_old: bool,
     /// Seconds since the epoch.
@@ -153,6 +155,15 @@ impl Placing<'_> {
             }
             Origin::Copy(from) => {
                 let (dir, old) = locate(self.root, from)?;
+                copy(&dir.open_file(&old)?, ready, name)?;
+            }
+            Origin::Basis { number, path, link } => {
+                let Some(basis) = self.bases.get(*number) else { return Ok(()) };
+                let (dir, old) = locate(basis, path)?;
+                // Another file system cannot be linked to.
+                if *link && dir.link(&old, ready, name).is_ok() {
+                    return Ok(());
+                }
                 copy(&dir.open_file(&old)?, ready, name)?;
             }
             Origin::Fetch => {

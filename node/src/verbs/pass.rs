@@ -19,7 +19,7 @@ use crate::reference::Reference;
 use crate::service::Service;
 use crate::sync::fetch::Progress;
 use crate::sync::pass::{self, Kind, Report, Request};
-use crate::sync::plan::Rules;
+use crate::sync::plan::{BasisKind, Rules};
 use crate::sync::{SourceRow, unix_now};
 
 /// How often progress is told.
@@ -69,6 +69,10 @@ pub struct Pass {
     pub error_on_no_transfer: bool,
     /// `--watch`.
     pub watch: bool,
+    /// `--link-dest` and its like.
+    pub bases: Vec<(BasisKind, PathBuf)>,
+    /// `--bwlimit`, bytes per second.
+    pub bwlimit: Option<u64>,
     /// `--contimeout`, seconds.
     pub contimeout: Option<u64>,
     /// `--stop-after` and `--stop-at`: seconds from now.
@@ -170,6 +174,8 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
         max_total: wish.max_total,
         max_transfer: wish.max_transfer,
         contimeout: wish.contimeout.map(Duration::from_secs),
+        bwlimit: wish.bwlimit,
+        bases: wish.bases.clone(),
     })
 }
 

@@ -82,7 +82,7 @@ impl Show {
     /// A line per change, deletions first.
     pub fn changes(&self, plan: &Plan, rules: &Rules, format: &str) -> Vec<String> {
         let tells_what = format.contains("%i") || format.contains("%o");
-        let told = plan.in_rsync_order().filter(|step| self.unchanged || step.change != Change::Keep);
+        let told = plan.in_rsync_order().filter(|step| self.unchanged || !is_silent(step));
         told.map(|step| match step.change {
             Change::Delete if !tells_what => format!("deleting {}", name(step)),
             Change::Keep if !tells_what => format!("{} is uptodate", name(step)),
@@ -127,6 +127,12 @@ fn is_new(step: &Step) -> bool {
         Change::Symlink(_) => !matches!(old, Some(LocalKind::Symlink(_))),
         _ => false,
     }
+}
+
+/// What is told of with `-ii` only: what stays, and what becomes a link into `--link-dest`.
+fn is_silent(step: &Step) -> bool {
+    let linked = matches!(step.change, Change::File { origin: Origin::Basis { link: true, .. }, .. });
+    linked || step.change == Change::Keep
 }
 
 /// Size of a file that rsync would count as transferred.

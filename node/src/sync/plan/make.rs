@@ -4,20 +4,27 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use super::delete::{Doom, Guard};
-use super::{Change, Local, LocalKind, LocalTree, Origin, Plan, Remote, Rules, Step, leads_out};
+use super::{BasisKind, Change, Local, LocalKind, LocalTree, Origin, Plan, Remote, Rules, Step, leads_out};
 use crate::manifest::ContentId;
 use crate::manifest::entry::Node;
 use crate::manifest::path::TreePath;
 
 /// Makes the plan that turns `local` into what `remote` says.
 ///
-/// `remote` holds parents before what is in them. `guard` says what deletion must spare.
-pub fn make(mut remote: Vec<Remote>, local: &LocalTree, rules: &Rules, guard: &Guard<'_>) -> Plan {
+/// `remote` holds parents before what is in them. `bases` are further directories to take files from. `guard` says what
+/// deletion must spare.
+pub fn make(
+    mut remote: Vec<Remote>,
+    local: &LocalTree,
+    bases: &[(BasisKind, &LocalTree)],
+    rules: &Rules,
+    guard: &Guard<'_>,
+) -> Plan {
     remote.sort_by(in_rsyncs_order);
     if rules.prune_empty {
         prune(&mut remote);
     }
-    let mut planner = Planner::new(&remote, local, rules);
+    let mut planner = Planner::new(&remote, local, bases, rules);
     for item in &remote {
         planner.visit(item);
     }
@@ -98,6 +105,7 @@ type LinkGroup = (ContentId, u16, i64, u32);
 
 struct Planner<'a> {
     local: &'a LocalTree,
+    bases: &'a [(BasisKind, &'a LocalTree)],
     rules: &'a Rules,
     /// Remote paths: what is not among them goes away when deleting.
     wanted: HashSet<&'a TreePath>,
@@ -113,7 +121,12 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(remote: &'a [Remote], local: &'a LocalTree, rules: &'a Rules) -> Self {
+    fn new(
+        remote: &'a [Remote],
+        local: &'a LocalTree,
+        bases: &'a [(BasisKind, &'a LocalTree)],
+        rules: &'a Rules,
+    ) -> Self {
         let wanted: HashSet<&TreePath> = remote.iter().map(|item| &item.path).collect();
         let mut by_id: HashMap<ContentId, Vec<&TreePath>> = HashMap::new();
         let mut names: HashMap<u64, u32> = HashMap::new();
@@ -133,7 +146,7 @@ impl<'a> Planner<'a> {
             paths.sort_by_key(|path| wanted.contains(*path));
         }
         let (leaders, used) = (HashMap::new(), HashSet::new());
-        Self { local, rules, wanted, by_id, names, leaders, used, skipped: None, plan }
+        Self { local, bases, rules, wanted, by_id, names, leaders, used, skipped: None, plan }
     }
 
     fn visit(&mut self, item: &'a Remote) {
@@ -196,8 +209,14 @@ impl<'a> Planner<'a> {
             self.plan.unsafe_links.push((item.path.clone(), target.to_vec()));
             return;
         }
+        let link = LocalKind::Symlink(target.to_vec());
+        let same = |there: &Local| there.kind == link && !self.differs(there, item);
+        let compared = |(kind, tree): &(BasisKind, &LocalTree)| {
+            *kind == BasisKind::Compare && tree.get(&item.path).is_some_and(same)
+        };
         match self.local.get(&item.path) {
-            Some(old) if old.kind == LocalKind::Symlink(target.to_vec()) => {
+            None if self.bases.iter().any(compared) => {}
+            Some(old) if old.kind == link => {
                 let change = if self.differs(old, item) { Change::Touch } else { Change::Keep };
                 self.push(item, change);
             }
@@ -221,10 +240,15 @@ impl<'a> Planner<'a> {
         if self.rules.leaves_out(size) || (newer && matches!(here.map(|old| &old.kind), Some(LocalKind::File { .. }))) {
             return;
         }
+        let basis = if inode_here.is_none() { self.basis(item, size, id) } else { None };
+        if basis == Some(None) {
+            self.plan.reused = self.plan.reused.saturating_add(size);
+            return;
+        }
         if link != 0 && self.rules.hard_links {
             self.leaders.insert(group, (&item.path, inode_here));
         }
-        let Some(inode) = inode_here else { return self.content(item, size, id) };
+        let Some(inode) = inode_here else { return self.content(item, size, id, basis.flatten()) };
         self.plan.reused = self.plan.reused.saturating_add(size);
         let shared = self.names.get(&inode).is_some_and(|names| *names > 1);
         let differs = here.is_some_and(|old| self.differs(old, item));
@@ -250,12 +274,30 @@ impl<'a> Planner<'a> {
     }
 
     /// A file whose content is not at its path yet.
-    fn content(&mut self, item: &'a Remote, size: u64, id: ContentId) {
-        let origin = self.origin(item, id);
+    fn content(&mut self, item: &'a Remote, size: u64, id: ContentId, basis: Option<Origin>) {
+        let origin = basis.unwrap_or_else(|| self.origin(item, id));
         if origin != Origin::Fetch {
             self.plan.reused = self.plan.reused.saturating_add(size);
         }
         self.push(item, Change::File { id, size, origin, number: item.number });
+    }
+
+    /// The first directory of bases that has the same content at this path, those with the same attributes before others.
+    /// Some(None): nothing is to be done, as `--compare-dest` has the very file.
+    fn basis(&self, item: &Remote, size: u64, id: ContentId) -> Option<Option<Origin>> {
+        if self.local.contains_key(&item.path) {
+            return None;
+        }
+        let found = self.bases.iter().enumerate().filter_map(|(number, (kind, tree))| {
+            let there = tree.get(&item.path).filter(|there| self.same_content(there, size, id).is_some())?;
+            Some((number, *kind, !self.differs(there, item)))
+        });
+        let (number, kind, same) = found.max_by_key(|(number, _, same)| (*same, std::cmp::Reverse(*number)))?;
+        if kind == BasisKind::Compare && same {
+            return Some(None);
+        }
+        let link = kind == BasisKind::Link && same;
+        Some(Some(Origin::Basis { number, path: item.path.clone(), link }))
     }
 
     fn origin(&mut self, item: &Remote, id: ContentId) -> Origin {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use serde::{Deserialize, Serialize};
+
 mod chmod;
 mod delete;
 mod make;
@@ -55,6 +57,17 @@ pub struct Local {
 /// The destination by path.
 pub type LocalTree = BTreeMap<TreePath, Local>;
 
+/// What a further directory of this machine is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BasisKind {
+    /// `--compare-dest`: what is the same there is not brought at all.
+    Compare,
+    /// `--copy-dest`: it is copied.
+    Copy,
+    /// `--link-dest`: it gets another name.
+    Link,
+}
+
 /// One entry of the module that the pass selected.
 #[derive(Debug, Clone)]
 pub struct Remote {
@@ -77,6 +90,15 @@ pub enum Origin {
     Copy(TreePath),
     /// A file of the destination that this plan deletes: linked to its new name, nothing is copied.
     Move(TreePath),
+    /// A file of one of the directories of `--link-dest` and its like.
+    Basis {
+        /// Which directory.
+        number: usize,
+        /// Where in it.
+        path: TreePath,
+        /// It becomes another name of that file, attributes and all.
+        link: bool,
+    },
 }
 
 /// One change.

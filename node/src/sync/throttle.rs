@@ -1,0 +1,55 @@
+//! `--bwlimit`: how much may be asked for by now. Pure: the time is passed in.
+
+use std::time::{Duration, Instant};
+
+/// How much may be saved up for a burst.
+const BURST: Duration = Duration::from_millis(500);
+
+/// A limit of bytes per second, kept on average: a request may begin while nothing is owed, and its bytes are owed from then.
+#[derive(Debug, Clone)]
+pub struct Throttle {
+    /// Bytes per second.
+    rate: u64,
+    /// When everything asked for so far is paid off.
+    free: Instant,
+}
+
+impl Throttle {
+    /// A limit of `rate` bytes per second, one at least.
+    pub fn new(rate: u64, now: Instant) -> Self {
+        Self { rate: rate.max(1), free: now }
+    }
+
+    /// How long nothing more may be asked for.
+    pub fn wait(&self, now: Instant) -> Duration {
+        self.free.saturating_duration_since(now)
+    }
+
+    /// Takes note of bytes asked for.
+    pub fn take(&mut self, bytes: u64, now: Instant) {
+        let start = now.checked_sub(BURST).map_or(self.free, |earliest| self.free.max(earliest));
+        let micros = u128::from(bytes) * 1_000_000 / u128::from(self.rate);
+        let owed = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
+        self.free = start.checked_add(owed).unwrap_or(start);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_average_is_kept() {
+        let start = Instant::now();
+        let (mut throttle, mut now, mut bytes) = (Throttle::new(1 << 20, start), start, 0u64);
+        while now < start + Duration::from_secs(10) {
+            if throttle.wait(now).is_zero() {
+                throttle.take(300_000, now);
+                bytes += 300_000;
+            }
+            now += Duration::from_millis(10);
+        }
+        let limit = 10 << 20;
+        assert!((limit - 300_000..limit + 900_000).contains(&bytes), "{bytes} of {limit}");
+    }
+}
