@@ -83,6 +83,18 @@ impl Provider for Liar {
         self.change(self.truth.range(module, id, size, range))
     }
 
+    fn patch(&self, module: &ModuleId, old: (&ContentId, u64), new: (&ContentId, u64)) -> Option<Vec<u8>> {
+        self.change(self.truth.patch(module, old, new))
+    }
+
+    fn sums(&self, module: &ModuleId, id: &ContentId, size: u64, block: u32) -> Option<Vec<u8>> {
+        self.change(self.truth.sums(module, id, size, block))
+    }
+
+    fn slices(&self, module: &ModuleId, id: &ContentId, size: u64, slices: &[(u64, u32)]) -> Option<Vec<u8>> {
+        self.change(self.truth.slices(module, id, size, slices))
+    }
+
     fn have(&self, module: &ModuleId, root: &Cid) -> Have {
         self.truth.have(module, root)
     }

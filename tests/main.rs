@@ -10,6 +10,7 @@
 mod chatter;
 mod crash;
 mod damage;
+mod delta;
 mod fetch;
 mod filters;
 mod generations;

@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod delta;
 pub mod error;
 pub mod manifest;
 pub mod options;

@@ -90,7 +90,6 @@ const FLAGS: &[Flag] = &[
     ("web-seed", None, true, Unbuilt),
     ("classic-only", None, false, Unbuilt),
     ("no-classic", None, false, Unbuilt),
-    ("no-delta", None, false, Unbuilt),
     ("rsh", Some('e'), true, WIRE),
     ("rsync-path", None, true, WIRE),
     ("remote-option", Some('M'), true, WIRE),

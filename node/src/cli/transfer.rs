@@ -68,6 +68,7 @@ pub fn pass(
         error_on_no_transfer: own.error_on_no_transfer,
         watch: false,
         bases: bases(options)?,
+        no_delta: own.no_delta,
         bwlimit: options.limits.bwlimit,
         contimeout: options.limits.contimeout.filter(|seconds| *seconds > 0),
         stop_after: stop_after(options)?,

@@ -236,6 +236,9 @@ pub struct OwnOptions {
     /// Deleting or replacing more than a quarter is meant
     #[arg(long, env = "MURMIR_FORCE_DELETE")]
     pub force_delete: bool,
+    /// Fetch changed files whole
+    #[arg(long, env = "MURMIR_NO_DELTA")]
+    pub no_delta: bool,
     /// Exit 48 if nothing changed
     #[arg(long, env = "MURMIR_ERROR_ON_NO_TRANSFER")]
     pub error_on_no_transfer: bool,

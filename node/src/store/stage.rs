@@ -107,6 +107,19 @@ impl Stage {
         }
     }
 
+    /// Stages a file of any size from all of its bytes, with its outboard; false if they are not those of `id`.
+    pub fn put_whole(&self, id: &ContentId, bytes: &[u8]) -> Result<bool, StageError> {
+        match self.put_small(id, bytes) {
+            Err(StageError::False { .. }) => return Ok(false),
+            other => other?,
+        }
+        let hashed = hash_file(&self.open_file(id)?).map_err(|e| FileError::new("read", self.stage.path(), e))?;
+        if let Some(outboard) = &hashed.outboard {
+            outboard.store(&self.outboards, id)?;
+        }
+        Ok(true)
+    }
+
     /// Another copy may still be on its way into that file.
     fn replace_small(&self, name: &str, bytes: &[u8]) -> Result<(), StageError> {
         let temporary = format!("{name}.{}{TEMPORARY}", self.copies.fetch_add(1, Ordering::Relaxed));

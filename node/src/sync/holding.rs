@@ -12,6 +12,7 @@ use tracker_less::record::{CheckedBundle, Coverage};
 
 use super::fetch::SMALL;
 use super::{ModuleRef, SyncError};
+use crate::delta::MAX_FILE;
 use crate::manifest::ContentId;
 use crate::manifest::entry::Node as Kind;
 use crate::manifest::path::TreePath;
@@ -142,11 +143,14 @@ impl Holding {
 
     /// A whole small file, verified.
     pub fn small(&self, id: &ContentId, size: u64) -> Option<Vec<u8>> {
-        if size > SMALL {
-            return None;
-        }
-        let mut bytes = Vec::with_capacity(usize::try_from(size).ok()?);
-        let read = self.open(id)?.take(size + 1).read_to_end(&mut bytes);
+        if size > SMALL { None } else { self.whole(id, size) }
+    }
+
+    /// A whole file of at most [`MAX_FILE`] bytes, verified.
+    pub fn whole(&self, id: &ContentId, size: u64) -> Option<Vec<u8>> {
+        let length = usize::try_from(size.min(MAX_FILE)).ok()?;
+        let mut bytes = Vec::with_capacity(length);
+        let read = self.open(id)?.take(size.min(MAX_FILE) + 1).read_to_end(&mut bytes);
         (read.is_ok() && bytes.len() as u64 == size && proof::verify_small(id, &bytes)).then_some(bytes)
     }
 

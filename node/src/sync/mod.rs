@@ -2,17 +2,18 @@
 //! report.
 
 mod backup;
+mod bring;
 pub mod dest;
 pub mod fetch;
 pub mod holding;
 pub mod marks;
 pub mod pages;
 pub mod pass;
+mod patches;
 pub mod pick;
 pub mod place;
 pub mod plan;
 pub mod publish;
-
 pub mod resolve;
 pub mod shelf;
 pub mod source;

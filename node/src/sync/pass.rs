@@ -9,12 +9,12 @@ use cid::Cid;
 use libp2p::Multiaddr;
 use tracker_less::record::{CheckedBundle, Generation};
 
+use super::bring::Bringing;
 use super::dest::{Destination, Found, OWN_DIR};
-use super::fetch::{Download, Progress};
+use super::fetch::Progress;
 use super::place::{Placed, Placing};
 use super::plan::{self, BasisKind, Guard, Local, LocalKind, Plan, Remote, Rules};
 use super::resolve::{Resolved, Wanted, resolve};
-use super::shelf::Arriving;
 use super::source::Finder;
 use super::{ModuleRef, Node, SourceRow, SyncError, pages};
 use crate::manifest::ContentId;
@@ -81,6 +81,8 @@ pub struct Request {
     pub max_total: Option<u64>,
     /// Most bytes to fetch.
     pub max_transfer: Option<u64>,
+    /// Changed files are patched, rather than fetched whole.
+    pub delta: bool,
     /// Further directories to take files from, absolute or from the destination on.
     pub bases: Vec<(BasisKind, PathBuf)>,
     /// Most bytes per second from the network.
@@ -176,7 +178,8 @@ async fn into(
     if !request.dry_run && report.plan.has_changes() {
         let own = pass.0.own_dir()?;
         let stage = blocking(move || Ok(Arc::new(Stage::open(&own)?))).await?;
-        report.sources = download(node, request, &report, &stage, sources, &mut finder, progress).await?;
+        let bringing = Bringing { node, request, stage: &stage, dest: &pass.0.root, progress };
+        report.sources = bringing.run(&report, sources, &mut finder).await?;
         report = place(request, report, stage, &pass).await?;
     }
     if !request.dry_run {
@@ -274,14 +277,14 @@ async fn look(node: &Arc<Node>, request: &Request, target: Destination, tree: &S
 }
 
 /// A directory of `--link-dest` and its like, and what stands in it.
-struct Basis {
+struct BasisDir {
     kind: BasisKind,
     root: Dir,
     found: Found,
 }
 
 /// Looks at the directories of `--link-dest` and its like; those that do not exist are passed over.
-async fn look_at_bases(node: &Arc<Node>, request: &Request, tree: &Selected) -> Result<Vec<Basis>, SyncError> {
+async fn look_at_bases(node: &Arc<Node>, request: &Request, tree: &Selected) -> Result<Vec<BasisDir>, SyncError> {
     let mut bases = Vec::new();
     for (kind, path) in &request.bases {
         let path = request.dest.join(path);
@@ -291,7 +294,7 @@ async fn look_at_bases(node: &Arc<Node>, request: &Request, tree: &Selected) -> 
         }
         let basis = Destination::basis(&path)?;
         let root = basis.root.clone();
-        bases.push(Basis { kind: *kind, root, found: look(node, request, basis, tree).await? });
+        bases.push(BasisDir { kind: *kind, root, found: look(node, request, basis, tree).await? });
     }
     Ok(bases)
 }
@@ -336,7 +339,7 @@ fn make_plan(
     target: &Destination,
     tree: &Selected,
     found: &Found,
-    bases: &[Basis],
+    bases: &[BasisDir],
 ) -> Result<Plan, SyncError> {
     let (select, rules) = (&request.select, &request.rules);
     let files = if rules.delete { target.rule_files(select.filter(), &found.tree) } else { HashMap::new() };
@@ -389,33 +392,6 @@ fn check_guards(request: &Request, report: &mut Report) -> Result<(), SyncError>
         report.skipped_deletions = plan.limit_deletions(max);
     }
     Ok(())
-}
-
-async fn download(
-    node: &Arc<Node>,
-    request: &Request,
-    report: &Report,
-    stage: &Arc<Stage>,
-    sources: Vec<super::source::Source>,
-    finder: &mut Finder,
-    progress: &Arc<Progress>,
-) -> Result<Vec<SourceRow>, SyncError> {
-    let wants = report.plan.wants();
-    if wants.is_empty() {
-        return Ok(Vec::new());
-    }
-    let arriving = Arc::new(Arriving::new(report.bundle.clone(), Arc::clone(stage), &wants));
-    node.shelf.heard_of(&report.bundle);
-    node.shelf.set_arriving(request.module.id, Some(Arc::clone(&arriving)));
-    let root = *report.bundle.root();
-    let download = {
-        let (stage, progress) = (Arc::clone(stage), Arc::clone(progress));
-        let module = request.module.id;
-        blocking(move || Download::new(module, root, stage, wants, arriving, progress)).await?
-    };
-    let rows = download.throttled(request.bwlimit).run(sources, finder).await;
-    node.shelf.set_arriving(request.module.id, None);
-    rows
 }
 
 /// The destination, what was selected, what stood there, and the basis directories.

@@ -13,12 +13,13 @@ use tracker_less::record::{CheckedBundle, Generation, ModuleId};
 use super::fetch::SMALL;
 use super::holding::Holding;
 use super::plan::Want;
+use crate::delta::{blocks, patch};
 use crate::manifest::ContentId;
 use crate::store::index::Index;
 use crate::store::proof;
 use crate::store::stage::Stage;
 use crate::wire::msg::Held;
-use crate::wire::{Have, Provider};
+use crate::wire::{Have, Provider, rules};
 
 /// Notices that wait to be looked at; more are dropped.
 const NOTICES: usize = 256;
@@ -231,6 +232,27 @@ impl Provider for Shelf {
             }
         }
         self.arriving(module)?.range(id, size, range)
+    }
+
+    fn patch(&self, module: &ModuleId, old: (&ContentId, u64), new: (&ContentId, u64)) -> Option<Vec<u8>> {
+        let holding = self.holding(module)?;
+        let (old, new) = (holding.whole(old.0, old.1)?, holding.whole(new.0, new.1)?);
+        let patch = patch::make(&old, &new)?;
+        (patch.len() as u64 <= rules::MAX_BATCH && patch.len() < new.len()).then_some(patch)
+    }
+
+    fn sums(&self, module: &ModuleId, id: &ContentId, size: u64, block: u32) -> Option<Vec<u8>> {
+        Some(blocks::sums(&self.holding(module)?.whole(id, size)?, block))
+    }
+
+    fn slices(&self, module: &ModuleId, id: &ContentId, size: u64, slices: &[(u64, u32)]) -> Option<Vec<u8>> {
+        let whole = self.holding(module)?.whole(id, size)?;
+        let mut bytes = Vec::new();
+        for (start, length) in slices {
+            let start = usize::try_from(*start).ok()?;
+            bytes.extend_from_slice(whole.get(start..start.checked_add(usize::try_from(*length).ok()?)?)?);
+        }
+        Some(bytes)
     }
 
     fn have(&self, module: &ModuleId, root: &Cid) -> Have {

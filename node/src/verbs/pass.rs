@@ -71,6 +71,8 @@ pub struct Pass {
     pub watch: bool,
     /// `--link-dest` and its like.
     pub bases: Vec<(BasisKind, PathBuf)>,
+    /// `--no-delta`.
+    pub no_delta: bool,
     /// `--bwlimit`, bytes per second.
     pub bwlimit: Option<u64>,
     /// `--contimeout`, seconds.
@@ -175,6 +177,7 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
         max_transfer: wish.max_transfer,
         contimeout: wish.contimeout.map(Duration::from_secs),
         bwlimit: wish.bwlimit,
+        delta: !wish.no_delta,
         bases: wish.bases.clone(),
     })
 }

@@ -17,7 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::frame::{Frame, FrameReader, FrameWriter, MAX_FRAME, within};
 use super::msg::{
-    GetBatch, GetHave, GetHead, GetPages, GetRange, HeadReply, Hello, Known, Message, Parts, Told, VERSION,
+    GetBatch, GetHave, GetHead, GetPages, GetPatch, GetRange, GetSlices, GetSums, HeadReply, Hello, Known, Message,
+    Parts, Told, VERSION,
 };
 use super::{ContentId, Deadlines, Error, Have, ModuleId, rules};
 
@@ -164,6 +165,36 @@ impl PeerClient {
     ) -> Result<Option<Vec<u8>>, Error> {
         let length = range.end.saturating_sub(range.start);
         let request = Message::GetRange(GetRange { module, id, size, start: range.start, length });
+        self.one(request).await
+    }
+
+    /// What makes the file `new` from the file `old`, each an id and its size in bytes. Not yet applied nor verified.
+    pub async fn patch(
+        &self,
+        module: ModuleId,
+        (old, old_size): (ContentId, u64),
+        (id, size): (ContentId, u64),
+    ) -> Result<Option<Vec<u8>>, Error> {
+        self.one(Message::GetPatch(GetPatch { module, old, old_size, id, size })).await
+    }
+
+    /// The sums of all blocks of a file.
+    pub async fn sums(&self, module: ModuleId, id: ContentId, size: u64, block: u32) -> Result<Option<Vec<u8>>, Error> {
+        self.one(Message::GetSums(GetSums { module, id, size, block })).await
+    }
+
+    /// Parts of a file, one after the other; at most 1 MiB. Not verified.
+    pub async fn slices(
+        &self,
+        module: ModuleId,
+        id: ContentId,
+        size: u64,
+        slices: Vec<(u64, u32)>,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        self.one(Message::GetSlices(GetSlices { module, id, size, slices })).await
+    }
+
+    async fn one(&self, request: Message) -> Result<Option<Vec<u8>>, Error> {
         Ok(parts(self.ask(request).await?)?.into_vec().pop().flatten())
     }
 
@@ -238,7 +269,12 @@ fn batches(mut files: &[(ContentId, u64)]) -> impl Iterator<Item = &[(ContentId,
 
 fn parts(answer: Message) -> Result<Parts, Error> {
     match answer {
-        Message::Pages(parts) | Message::Range(parts) | Message::Batch(parts) => Ok(parts),
+        Message::Pages(parts)
+        | Message::Range(parts)
+        | Message::Batch(parts)
+        | Message::Patch(parts)
+        | Message::Sums(parts)
+        | Message::Slices(parts) => Ok(parts),
         _ => Err(Error::Closed),
     }
 }

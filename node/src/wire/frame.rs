@@ -20,8 +20,10 @@ pub const MAX_FRAME: usize = (1 << 20) + (128 << 10);
 pub const MAX_REQUEST: usize = 256 << 10;
 /// Type, flags, request number and header length.
 const PREFIX: usize = 10;
-/// The only flags there are: bulk bytes are plain. Other values are kept for compression.
+/// Flags: the bulk bytes are plain, or one zstd frame.
 const PLAIN: u8 = 0;
+/// The other one.
+const PACKED: u8 = 1;
 
 /// One message and the number that ties an answer to its request; 0 is about the stream itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ impl Frame {
         let mut bytes = Vec::with_capacity(4 + PREFIX + header.len());
         bytes.extend(to_u32(length)?.to_be_bytes());
         bytes.push(self.message.kind());
-        bytes.push(PLAIN);
+        bytes.push(if self.message.is_packed() { PACKED } else { PLAIN });
         bytes.extend(self.request.to_be_bytes());
         bytes.extend(to_u32(header.len())?.to_be_bytes());
         bytes.extend(header);
@@ -108,7 +110,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let mut prefix = [0; PREFIX];
         self.fill(&mut prefix).await?;
         let [kind, flags, r0, r1, r2, r3, h0, h1, h2, h3] = prefix;
-        if flags != PLAIN {
+        if flags > PACKED {
             return Err(Error::Lie { what: "flags from another version" });
         }
         let header = usize::try_from(u32::from_be_bytes([h0, h1, h2, h3])).unwrap_or(usize::MAX);
@@ -116,7 +118,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let header = self.take(header).await?;
         let bulk = self.take(bulk).await?;
         self.received.fetch_add(u64::try_from(4 + length).unwrap_or(0), Ordering::Relaxed);
-        let message = Message::decode(kind, &header, bulk)?;
+        let message = Message::decode(kind, flags == PACKED, &header, bulk)?;
         Ok(Frame { request: u32::from_be_bytes([r0, r1, r2, r3]), message })
     }
 

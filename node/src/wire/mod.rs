@@ -48,6 +48,12 @@ pub trait Provider: Send + Sync + 'static {
     fn small(&self, module: &ModuleId, id: &ContentId, size: u64) -> Option<Vec<u8>>;
     /// The proven encoding of `range` (bytes) of a file of `size` bytes.
     fn range(&self, module: &ModuleId, id: &ContentId, size: u64, range: Range<u64>) -> Option<Vec<u8>>;
+    /// What makes the file `new` from the file `old`, each an id and its size; at most [`rules::MAX_BATCH`] bytes.
+    fn patch(&self, module: &ModuleId, old: (&ContentId, u64), new: (&ContentId, u64)) -> Option<Vec<u8>>;
+    /// The sums of all blocks of a file of `size` bytes (see [`crate::delta::blocks`]).
+    fn sums(&self, module: &ModuleId, id: &ContentId, size: u64, block: u32) -> Option<Vec<u8>>;
+    /// Parts of a file of `size` bytes, first byte and length each, one after the other.
+    fn slices(&self, module: &ModuleId, id: &ContentId, size: u64, slices: &[(u64, u32)]) -> Option<Vec<u8>>;
     /// Which entries of the tree under `root` are held.
     fn have(&self, module: &ModuleId, root: &Cid) -> Have;
     /// Records a peer told us of, as received: not yet verified.

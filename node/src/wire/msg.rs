@@ -5,7 +5,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::frame::MAX_FRAME;
 use super::have::Written;
+use crate::delta::pack;
+
 use super::{CheckedBundle, ContentId, Error, Generation, Hash32, Have, ModuleId};
 
 /// The protocol this file speaks.
@@ -201,12 +204,65 @@ pub struct GetHave {
     pub root: Cid,
 }
 
+/// Asks for what makes one file from another, of one who has both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetPatch {
+    /// Whose files.
+    #[serde(with = "super::id")]
+    pub module: ModuleId,
+    /// The old file.
+    #[serde(with = "super::id")]
+    pub old: ContentId,
+    /// Its size in bytes.
+    pub old_size: u64,
+    /// The new file.
+    #[serde(with = "super::id")]
+    pub id: ContentId,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Asks for the sums of all blocks of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetSums {
+    /// Whose file.
+    #[serde(with = "super::id")]
+    pub module: ModuleId,
+    /// Which file.
+    #[serde(with = "super::id")]
+    pub id: ContentId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Bytes of a block: a power of two.
+    pub block: u32,
+}
+
+/// Asks for parts of a file without a proof: the whole that they complete is verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetSlices {
+    /// Whose file.
+    #[serde(with = "super::id")]
+    pub module: ModuleId,
+    /// Which file.
+    #[serde(with = "super::id")]
+    pub id: ContentId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// First byte and length of each part, ascending and apart.
+    pub slices: Vec<(u64, u32)>,
+}
+
 /// Answers requests for bytes: one slot for each thing asked, in order, its bytes or absent. When not everything fits into
 /// one frame there are fewer slots, at least one, and the rest is to be asked for again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
     sizes: Vec<Option<u32>>,
     bulk: Vec<u8>,
+    /// What is sent in place of the bulk.
+    packed: Option<Vec<u8>>,
 }
 
 impl Parts {
@@ -219,7 +275,13 @@ impl Parts {
     /// A single slot.
     pub fn one(part: Option<Vec<u8>>) -> Self {
         let sizes = vec![part.as_ref().map(|bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX))];
-        Self { sizes, bulk: part.unwrap_or_default() }
+        Self { sizes, bulk: part.unwrap_or_default(), packed: None }
+    }
+
+    /// Compressed, where that pays.
+    #[must_use]
+    pub fn pack(self) -> Self {
+        Self { packed: pack::pack(&self.bulk), ..self }
     }
 
     /// The size of each slot in bytes.
@@ -247,17 +309,16 @@ impl Parts {
         self.sizes.into_iter().map(|size| size.map(&mut next)).collect()
     }
 
-    fn read(sizes: Vec<Option<u32>>, bulk: Vec<u8>) -> Result<Self, Error> {
+    fn read(sizes: Vec<Option<u32>>, is_packed: bool, bulk: Vec<u8>) -> Result<Self, Error> {
+        let wrong = Error::Lie { what: "bulk bytes do not match their sizes" };
         let total: u64 = sizes.iter().flatten().map(|size| u64::from(*size)).sum();
-        if u64::try_from(bulk.len()) != Ok(total) {
-            return Err(Error::Lie { what: "bulk bytes do not match their sizes" });
-        }
-        Ok(Self { sizes, bulk })
+        let total = usize::try_from(total).ok().filter(|total| *total <= MAX_FRAME).ok_or(wrong.clone())?;
+        let bulk = if is_packed { pack::unpack(&bulk, total).ok_or(wrong.clone())? } else { bulk };
+        if bulk.len() == total { Ok(Self { sizes, bulk, packed: None }) } else { Err(wrong) }
     }
 }
 
-/// Everything that can be said. The numbers of 32 and above are kept for proof-only, patch, cut list, block list and pack
-/// offer.
+/// Everything that can be said. The numbers of 64 and above are kept for proof-only, cut list and pack offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant carries the type that says what it is")]
 pub enum Message {
@@ -275,6 +336,12 @@ pub enum Message {
     Batch(Parts),
     GetHave(GetHave),
     Have(Have),
+    GetPatch(GetPatch),
+    Patch(Parts),
+    GetSums(GetSums),
+    Sums(Parts),
+    GetSlices(GetSlices),
+    Slices(Parts),
 }
 
 impl Message {
@@ -295,6 +362,12 @@ impl Message {
             Self::Batch(_) => 23,
             Self::GetHave(_) => 24,
             Self::Have(_) => 25,
+            Self::GetPatch(_) => 32,
+            Self::Patch(_) => 33,
+            Self::GetSums(_) => 34,
+            Self::Sums(_) => 35,
+            Self::GetSlices(_) => 36,
+            Self::Slices(_) => 37,
         }
     }
 
@@ -309,7 +382,11 @@ impl Message {
             Self::GetPages(body) => encode(body),
             Self::GetRange(body) => encode(body),
             Self::GetBatch(body) => encode(body),
+            Self::GetPatch(body) => encode(body),
+            Self::GetSums(body) => encode(body),
+            Self::GetSlices(body) => encode(body),
             Self::Pages(parts) | Self::Range(parts) | Self::Batch(parts) => encode(&parts.sizes),
+            Self::Patch(parts) | Self::Sums(parts) | Self::Slices(parts) => encode(&parts.sizes),
             Self::GetHave(body) => encode(body),
             Self::Have(have) => encode(&Written::from(have)),
         }
@@ -317,15 +394,26 @@ impl Message {
 
     /// The bytes after the header.
     pub fn bulk(&self) -> &[u8] {
+        self.parts().map_or(&[], |parts| parts.packed.as_ref().unwrap_or(&parts.bulk))
+    }
+
+    /// True if the bulk is compressed.
+    pub fn is_packed(&self) -> bool {
+        self.parts().is_some_and(|parts| parts.packed.is_some())
+    }
+
+    fn parts(&self) -> Option<&Parts> {
         match self {
-            Self::Pages(parts) | Self::Range(parts) | Self::Batch(parts) => &parts.bulk,
-            _ => &[],
+            Self::Pages(parts) | Self::Range(parts) | Self::Batch(parts) => Some(parts),
+            Self::Patch(parts) | Self::Sums(parts) | Self::Slices(parts) => Some(parts),
+            _ => None,
         }
     }
 
     /// Reads a message of type `kind`: one that is known, in canonical form, with no byte too many.
-    pub fn decode(kind: u8, header: &[u8], bulk: Vec<u8>) -> Result<Self, Error> {
-        if !matches!(kind, 19 | 21 | 23) && !bulk.is_empty() {
+    pub fn decode(kind: u8, packed: bool, header: &[u8], bulk: Vec<u8>) -> Result<Self, Error> {
+        let carries = matches!(kind, 19 | 21 | 23 | 33 | 35 | 37);
+        if !carries && (packed || !bulk.is_empty()) {
             return Err(Error::Lie { what: "bulk bytes where there are none" });
         }
         Ok(match kind {
@@ -336,13 +424,19 @@ impl Message {
             16 => Self::GetHead(decode(header)?),
             17 => Self::Head(decode(header)?),
             18 => Self::GetPages(decode(header)?),
-            19 => Self::Pages(Parts::read(decode(header)?, bulk)?),
+            19 => Self::Pages(Parts::read(decode(header)?, packed, bulk)?),
             20 => Self::GetRange(decode(header)?),
-            21 => Self::Range(Parts::read(decode(header)?, bulk)?),
+            21 => Self::Range(Parts::read(decode(header)?, packed, bulk)?),
             22 => Self::GetBatch(decode(header)?),
-            23 => Self::Batch(Parts::read(decode(header)?, bulk)?),
+            23 => Self::Batch(Parts::read(decode(header)?, packed, bulk)?),
             24 => Self::GetHave(decode(header)?),
             25 => Self::Have(decode::<Written>(header)?.read().ok_or(Error::Lie { what: "a have-map out of form" })?),
+            32 => Self::GetPatch(decode(header)?),
+            33 => Self::Patch(Parts::read(decode(header)?, packed, bulk)?),
+            34 => Self::GetSums(decode(header)?),
+            35 => Self::Sums(Parts::read(decode(header)?, packed, bulk)?),
+            36 => Self::GetSlices(decode(header)?),
+            37 => Self::Slices(Parts::read(decode(header)?, packed, bulk)?),
             _ => return Err(Error::Lie { what: "an unknown frame type" }),
         })
     }

@@ -1,6 +1,8 @@
 //! What may be asked, and what answers it. Pure: both sides judge each other by these rules.
 
-use super::msg::{GetHead, GetRange, HeadReply, Message, Parts, Told};
+use crate::delta::{MAX_FILE, blocks};
+
+use super::msg::{GetHead, GetRange, GetSlices, GetSums, HeadReply, Message, Parts, Told};
 
 /// Pages in one request.
 pub const MAX_PAGES: usize = 256;
@@ -24,6 +26,10 @@ pub const MAX_NOMINATIONS: usize = 16;
 pub const MAX_HOLDS: usize = 8;
 /// Bytes of text in a hello or a refusal.
 pub const MAX_TEXT: usize = 256;
+/// Slices in one request.
+pub const MAX_SLICES: usize = 4096;
+/// Bytes worked on that cost as much as one byte sent.
+const WORK: u64 = 8;
 /// What an answer without content is taken to cost, in bytes.
 const SMALL_ANSWER: u64 = 32 << 10;
 
@@ -42,6 +48,9 @@ pub fn request(message: &Message) -> Result<(), &'static str> {
             fits(get.files.iter().all(|(_, size)| *size <= MAX_BATCH), "a file too large for a batch")
         }
         Message::GetHave(_) => Ok(()),
+        Message::GetPatch(get) => fits(get.old_size.max(get.size) <= MAX_FILE, "a file too large for a patch"),
+        Message::GetSums(get) => sums(get),
+        Message::GetSlices(get) => slices(get),
         _ => Err("not a request"),
     }
 }
@@ -77,6 +86,38 @@ fn range(get: &GetRange) -> Result<(), &'static str> {
     Ok(())
 }
 
+fn sums(get: &GetSums) -> Result<(), &'static str> {
+    if get.size > MAX_FILE {
+        return Err("a file too large for sums");
+    }
+    let fits = get.block.is_power_of_two() && (blocks::MIN_BLOCK..=blocks::MAX_BLOCK).contains(&get.block);
+    if fits && blocks::sums_length(get.size, get.block) <= MAX_BATCH { Ok(()) } else { Err("blocks of a wrong length") }
+}
+
+fn slices(get: &GetSlices) -> Result<(), &'static str> {
+    if get.size > MAX_FILE || !(1..=MAX_SLICES).contains(&get.slices.len()) {
+        return Err("a file too large for slices, or no slices or too many");
+    }
+    let mut after = 0u64;
+    for (start, length) in &get.slices {
+        let end = start.checked_add(u64::from(*length)).filter(|end| *length > 0 && *end <= get.size);
+        after = end.filter(|_| *start >= after).ok_or("slices out of order or beyond the end")?;
+    }
+    if sliced(get) <= MAX_BATCH { Ok(()) } else { Err("slices too long") }
+}
+
+/// Bytes of all slices together.
+fn sliced(get: &GetSlices) -> u64 {
+    get.slices.iter().fold(0u64, |sum, (_, length)| sum.saturating_add(u64::from(*length)))
+}
+
+/// One slot that is absent or has exactly so many bytes.
+fn exactly(parts: &Parts, bytes: u64) -> Result<(), &'static str> {
+    slots(parts, 1)?;
+    let fits = parts.sizes().iter().flatten().all(|size| u64::from(*size) == bytes);
+    if fits { Ok(()) } else { Err("an answer of wrong length") }
+}
+
 /// About how many bytes the answer to `request` has, at most.
 pub fn cost(request: &Message) -> u64 {
     let pages = |count: usize| u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(MAX_PAGE);
@@ -86,6 +127,10 @@ pub fn cost(request: &Message) -> u64 {
         Message::GetBatch(get) => {
             get.files.iter().fold(0u64, |sum, (_, size)| sum.saturating_add(*size)).min(MAX_BATCH)
         }
+        // Whole files are read and worked on for these.
+        Message::GetPatch(get) => get.old_size.saturating_add(get.size).max(SMALL_ANSWER) / WORK,
+        Message::GetSums(get) => get.size.max(SMALL_ANSWER) / WORK,
+        Message::GetSlices(get) => sliced(get).saturating_add(get.size / WORK),
         _ => SMALL_ANSWER,
     }
 }
@@ -116,6 +161,13 @@ pub fn answer(request: &Message, answer: &Message) -> Result<(), &'static str> {
             if exact { Ok(()) } else { Err("a file of wrong length") }
         }
         (Message::GetHave(_), Message::Have(_)) => Ok(()),
+        (Message::GetPatch(_), Message::Patch(parts)) => {
+            slots(parts, 1)?;
+            let fits = parts.sizes().iter().flatten().all(|size| u64::from(*size) <= MAX_BATCH);
+            if fits { Ok(()) } else { Err("a patch over the size cap") }
+        }
+        (Message::GetSums(get), Message::Sums(parts)) => exactly(parts, blocks::sums_length(get.size, get.block)),
+        (Message::GetSlices(get), Message::Slices(parts)) => exactly(parts, sliced(get)),
         _ => Err("an answer of another kind"),
     }
 }

@@ -224,16 +224,28 @@ fn answer(request: Message, provider: &dyn Provider, peer: PeerId) -> Message {
         return refuse(Code::UNKNOWN_MODULE, "no such module here");
     };
     match request {
-        Message::GetPages(get) => Message::Pages(fitting(get.pages.iter().map(|cid| provider.page(&module, cid)))),
+        Message::GetPages(get) => {
+            Message::Pages(fitting(get.pages.iter().map(|cid| provider.page(&module, cid))).pack())
+        }
         Message::GetRange(get) => {
             let range = get.start..get.start.saturating_add(get.length);
-            Message::Range(Parts::one(provider.range(&module, &get.id, get.size, range)))
+            Message::Range(Parts::one(provider.range(&module, &get.id, get.size, range)).pack())
         }
         Message::GetBatch(get) => {
             let files = get.files.iter().map(|(id, size)| provider.small(&module, id, *size));
-            Message::Batch(fitting(files))
+            Message::Batch(fitting(files).pack())
         }
         Message::GetHave(get) => Message::Have(provider.have(&module, &get.root).bounded()),
+        Message::GetPatch(get) => {
+            // A patch is compressed by itself.
+            let (old, new) = ((&get.old, get.old_size), (&get.id, get.size));
+            Message::Patch(Parts::one(provider.patch(&module, old, new)))
+        }
+        // Sums are noise.
+        Message::GetSums(get) => Message::Sums(Parts::one(provider.sums(&module, &get.id, get.size, get.block))),
+        Message::GetSlices(get) => {
+            Message::Slices(Parts::one(provider.slices(&module, &get.id, get.size, &get.slices)).pack())
+        }
         _ => refuse(Code::BAD_REQUEST, "not a request"),
     }
 }
@@ -245,6 +257,9 @@ fn module_of(request: &Message) -> Option<ModuleId> {
         Message::GetRange(get) => Some(get.module),
         Message::GetBatch(get) => Some(get.module),
         Message::GetHave(get) => Some(get.module),
+        Message::GetPatch(get) => Some(get.module),
+        Message::GetSums(get) => Some(get.module),
+        Message::GetSlices(get) => Some(get.module),
         _ => None,
     }
 }

@@ -217,6 +217,21 @@ impl Plan {
         self.steps.iter().any(|step| step.change != Change::Keep)
     }
 
+    /// The contents to fetch for paths where an old version stands, each once.
+    pub fn bases(&self) -> Vec<(Want, TreePath)> {
+        let mut seen = HashSet::new();
+        let mut bases = Vec::new();
+        for step in &self.steps {
+            if let Change::File { id, size, origin: Origin::Fetch, number } = &step.change
+                && matches!(step.replaces.as_ref().map(|old| &old.kind), Some(LocalKind::File { .. }))
+                && seen.insert(*id)
+            {
+                bases.push((Want { id: *id, size: *size, number: *number }, step.path.clone()));
+            }
+        }
+        bases
+    }
+
     /// The steps as rsync prints them: deletions first.
     pub fn in_rsync_order(&self) -> impl Iterator<Item = &Step> {
         let deletions = self.steps.iter().filter(|step| step.change == Change::Delete);

@@ -4,7 +4,9 @@ use cid::Cid;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::frame::{Frame, FrameReader, MAX_FRAME};
-use super::super::msg::{Code, GetBatch, GetHead, GetPages, GetRange, Message, Refusal, Told};
+use super::super::msg::{
+    Code, GetBatch, GetHead, GetPages, GetPatch, GetRange, GetSlices, GetSums, Message, Refusal, Told,
+};
 use super::*;
 
 type Outcome = (Result<(), Error>, Vec<Message>);
@@ -43,6 +45,18 @@ fn range(start: u64, length: u64) -> Vec<u8> {
     request(Message::GetRange(GetRange { module: module(), id: content(1), size: 1 << 30, start, length }))
 }
 
+fn patch(old_size: u64, size: u64) -> Vec<u8> {
+    request(Message::GetPatch(GetPatch { module: module(), old: content(1), old_size, id: content(2), size }))
+}
+
+fn sums(size: u64, block: u32) -> Vec<u8> {
+    request(Message::GetSums(GetSums { module: module(), id: content(1), size, block }))
+}
+
+fn slices(slices: Vec<(u64, u32)>) -> Vec<u8> {
+    request(Message::GetSlices(GetSlices { module: module(), id: content(1), size: 3 << 20, slices }))
+}
+
 #[tokio::test]
 async fn a_request_that_breaks_a_rule_is_refused_and_ends_the_stream() {
     let shelf = Arc::new(Shelf::default());
@@ -53,7 +67,7 @@ async fn a_request_that_breaks_a_rule_is_refused_and_ends_the_stream() {
         request(Message::GetHead(GetHead { module: module(), have: None, tell: Some(told), sample: 0 }))
     };
     let mut unknown = range(0, 16_384);
-    unknown[4] = 32;
+    unknown[4] = 64;
     let mut trailing = range(0, 16_384);
     trailing.push(0);
     trailing[3] += 1;
@@ -74,6 +88,19 @@ async fn a_request_that_breaks_a_rule_is_refused_and_ends_the_stream() {
         (tell(1025, 1), "a nomination over the size cap"),
         (tell(10, 17), "too many nominations"),
         (request(Message::Hello(Hello::ours())), "not a request"),
+        (patch(10, (64 << 20) + 1), "a file too large for a patch"),
+        (patch(u64::MAX, 10), "a file too large for a patch"),
+        (sums(1000, 0), "blocks of a wrong length"),
+        (sums(1000, 513), "blocks of a wrong length"),
+        (sums(64 << 20, 512), "blocks of a wrong length"),
+        (sums(u64::MAX, 1024), "a file too large for sums"),
+        (slices(Vec::new()), "a file too large for slices, or no slices or too many"),
+        (slices(vec![(0, 1); 4097]), "a file too large for slices, or no slices or too many"),
+        (slices(vec![(0, 0)]), "slices out of order or beyond the end"),
+        (slices(vec![(0, 10), (5, 10)]), "slices out of order or beyond the end"),
+        (slices(vec![(u64::MAX, 10)]), "slices out of order or beyond the end"),
+        (slices(vec![(3 << 20, 10)]), "slices out of order or beyond the end"),
+        (slices(vec![(0, 2 << 20)]), "slices too long"),
         (unknown, "an unknown frame type"),
         (trailing, "bulk bytes where there are none"),
         ([range(0, 16_384), range(0, 16_384)].concat(), "requests out of order"),
@@ -106,7 +133,10 @@ async fn no_hello_half_a_hello_half_a_request_and_idleness_meet_deadlines() {
 #[tokio::test]
 async fn a_client_that_never_reads_is_left_and_makes_little_work() {
     let mut shelf = Shelf::default();
-    shelf.small.insert(content(1), vec![1; 1 << 20]);
+    // Noise, which no compression makes smaller.
+    let mut noise = vec![0; 1 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    shelf.small.insert(content(1), noise);
     let shelf = Arc::new(shelf);
     let (near, far) = duplex();
     let (_unread, mut write) = near.split();

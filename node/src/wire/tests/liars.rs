@@ -42,7 +42,21 @@ fn batch(request: u32, parts: &[&[u8]]) -> Vec<u8> {
 async fn a_wrong_answer_is_a_lie() {
     let head = HeadReply { bundle: None, held: None, holds: Vec::new(), nominations: Vec::new() };
     let mut odd_flags = batch(1, &[b"four"]);
-    odd_flags[5] = 1;
+    odd_flags[5] = 2;
+    let mut not_packed = batch(1, &[b"four"]);
+    not_packed[5] = 1;
+    // A megabyte that says it is four bytes.
+    let bomb = zstd::bulk::compress(&vec![0; 1 << 20], 3).unwrap();
+    let mut bomb = batch(1, &[&bomb]);
+    let header = [0x81, 0x04];
+    let length = u32::try_from(10 + header.len() + bomb.len() - 14 - usize::from(bomb[13])).unwrap();
+    let bulk = bomb.split_off(14 + usize::from(bomb[13]));
+    bomb.truncate(10);
+    bomb[..4].copy_from_slice(&length.to_be_bytes());
+    bomb[5] = 1;
+    bomb.extend([0, 0, 0, 2]);
+    bomb.extend(header);
+    bomb.extend(bulk);
     let mut odd_type = batch(1, &[b"four"]);
     odd_type[4] = 200;
     let mut long_header = batch(1, &[b"four"]);
@@ -56,6 +70,8 @@ async fn a_wrong_answer_is_a_lie() {
         (batch(1, &[b"fiver"]), "a file of wrong length"),
         (batch(1, &[b"fou"]), "a file of wrong length"),
         (odd_flags, "flags from another version"),
+        (not_packed, "bulk bytes do not match their sizes"),
+        (bomb, "bulk bytes do not match their sizes"),
         (odd_type, "bulk bytes where there are none"),
         (long_header, "a header longer than its frame"),
         (vec![255; 4], "a frame over the size cap"),

@@ -112,6 +112,23 @@ impl Provider for Shelf {
         whole.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?).map(<[u8]>::to_vec)
     }
 
+    fn patch(&self, _: &ModuleId, old: (&ContentId, u64), new: (&ContentId, u64)) -> Option<Vec<u8>> {
+        crate::delta::patch::make(self.small.get(old.0)?, self.small.get(new.0)?)
+    }
+
+    fn sums(&self, _: &ModuleId, id: &ContentId, _: u64, block: u32) -> Option<Vec<u8>> {
+        Some(crate::delta::blocks::sums(self.small.get(id)?, block))
+    }
+
+    fn slices(&self, _: &ModuleId, id: &ContentId, _: u64, slices: &[(u64, u32)]) -> Option<Vec<u8>> {
+        let whole = self.small.get(id)?;
+        let part = |(start, length): &(u64, u32)| {
+            let start = usize::try_from(*start).unwrap();
+            whole.get(start..start + usize::try_from(*length).unwrap())
+        };
+        Some(slices.iter().map(part).collect::<Option<Vec<_>>>()?.concat())
+    }
+
     fn have(&self, _: &ModuleId, _: &Cid) -> Have {
         Have::of((0..20_000).map(|number| number * 2))
     }

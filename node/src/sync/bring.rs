@@ -1,0 +1,87 @@
+//! The bytes of a pass: patches where an old version stands, then everything else from all sources at once.
+
+use std::sync::Arc;
+
+use super::fetch::{Download, Progress};
+use super::pass::{Report, Request, blocking};
+use super::patches::{self, Basis};
+use super::plan::Want;
+use super::shelf::Arriving;
+use super::source::{Finder, Source};
+use super::{Node, SourceRow, SyncError};
+use crate::store::files::Dir;
+use crate::store::stage::Stage;
+
+/// What is brought, and where to.
+pub struct Bringing<'a> {
+    /// Ours; serves what has arrived.
+    pub node: &'a Arc<Node>,
+    /// What is wanted.
+    pub request: &'a Request,
+    /// Where it is collected.
+    pub stage: &'a Arc<Stage>,
+    /// Where old versions stand.
+    pub dest: &'a Dir,
+    /// Told of every byte.
+    pub progress: &'a Arc<Progress>,
+}
+
+impl Bringing<'_> {
+    /// Fills the stage with what the plan wants; the rows tell each source's part.
+    ///
+    /// # Errors
+    /// No source left, the time is over, the stage fails.
+    pub async fn run(
+        &self,
+        report: &Report,
+        mut sources: Vec<Source>,
+        finder: &mut Finder,
+    ) -> Result<Vec<SourceRow>, SyncError> {
+        let wants = report.plan.wants();
+        if wants.is_empty() {
+            return Ok(Vec::new());
+        }
+        let patched = self.patch(report, &mut sources, finder).await?;
+        let (shelf, module, root) = (&self.node.shelf, self.request.module.id, *report.bundle.root());
+        let arriving = Arc::new(Arriving::new(report.bundle.clone(), Arc::clone(self.stage), &wants));
+        shelf.heard_of(&report.bundle);
+        shelf.set_arriving(module, Some(Arc::clone(&arriving)));
+        let (stage, progress) = (Arc::clone(self.stage), Arc::clone(self.progress));
+        let download = blocking(move || Download::new(module, root, stage, wants, arriving, progress)).await?;
+        let rows = download.throttled(self.request.bwlimit).run(sources, finder).await;
+        shelf.set_arriving(module, None);
+        Ok(merge(patched, rows?))
+    }
+
+    async fn patch(
+        &self,
+        report: &Report,
+        sources: &mut Vec<Source>,
+        finder: &Finder,
+    ) -> Result<Vec<SourceRow>, SyncError> {
+        if !self.request.delta {
+            return Ok(Vec::new());
+        }
+        let staged = |want: &Want| self.stage.complete(&want.id) || self.stage.has_partial(&want.id);
+        let bases = report.plan.bases().into_iter().filter(|(want, _)| !staged(want));
+        let bases = bases.map(|(want, path)| Basis { want, path }).collect();
+        patches::run((self.request.module.id, *report.bundle.root()), self.dest, self.stage, bases, sources, finder)
+            .await
+    }
+}
+
+/// One row per source, of both ways that bytes came.
+fn merge(mut rows: Vec<SourceRow>, more: Vec<SourceRow>) -> Vec<SourceRow> {
+    for row in more {
+        match rows.iter_mut().find(|known| known.peer == row.peer) {
+            Some(known) => {
+                known.received += row.received;
+                known.requests += row.requests;
+                known.bad += row.bad;
+                known.banned |= row.banned;
+            }
+            None => rows.push(row),
+        }
+    }
+    rows
+}

@@ -1,0 +1,117 @@
+//! Changed files: what goes over the line is what changed, from whoever can tell.
+
+use std::path::PathBuf;
+
+use crate::util::{Lab, Machine, Node, Proxy, Tree, assert_same, noise};
+
+/// A client with the first generation, and a relay that counts in front of whoever serves the second.
+struct Scene {
+    lab: Lab,
+    tree: Tree,
+    origin: Machine,
+    dest: PathBuf,
+    reference: String,
+}
+
+impl Scene {
+    fn new(fill: impl FnOnce(&Tree) -> &Tree) -> (Self, Node) {
+        let lab = Lab::new();
+        let (origin, client, tree) = (lab.machine("o"), lab.machine("c"), Tree::new(lab.path("t")));
+        fill(&tree);
+        let node = origin.serve(&[]);
+        let published = origin.publish(tree.root());
+        let dest = lab.path("copy");
+        client.ok(&[&"fetch", &published.link, &dest]);
+        (Self { lab, tree, origin, dest, reference: published.reference }, node)
+    }
+
+    /// Fetches again with flags; gives the bytes that came.
+    fn update(&self, node: &Node, flags: &[&str]) -> u64 {
+        let proxy = Proxy::start(node.port());
+        let peer = proxy.address(node.address());
+        let mut words: Vec<&dyn AsRef<std::ffi::OsStr>> =
+            vec![&"--no-dht", &"--peer", &peer, &"fetch", &"--delete", &"--adopt"];
+        words.extend(flags.iter().map(|flag| flag as &dyn AsRef<std::ffi::OsStr>));
+        words.extend([&self.reference as &dyn AsRef<std::ffi::OsStr>, &self.dest]);
+        // One that remembers no way around the relay.
+        self.lab.machine("d").ok(&words);
+        proxy.down()
+    }
+}
+
+/// Bytes put in front, so that nothing stands where it stood.
+fn pushed(seed: u64, length: usize) -> Vec<u8> {
+    [b"something new in front".to_vec(), noise(seed, length)].concat()
+}
+
+#[test]
+fn an_origin_with_the_new_version_only_sends_what_is_new() {
+    let (scene, node) = Scene::new(|tree| tree.file("large", noise(1, 3 << 20)).file("log", noise(2, 400_000)));
+    scene.tree.file("large", pushed(1, 3 << 20)).file("log", [noise(2, 400_000), noise(3, 5000)].concat());
+    scene.origin.publish(scene.tree.root());
+    let bytes = scene.update(&node, &[]);
+    assert_same(scene.tree.root(), &scene.dest);
+    assert!(bytes < 100 << 10, "{bytes} bytes of 3.5 MB");
+}
+
+#[test]
+fn without_deltas_files_come_whole() {
+    let (scene, node) = Scene::new(|tree| tree.file("large", noise(1, 1 << 20)));
+    scene.tree.file("large", pushed(1, 1 << 20));
+    scene.origin.publish(scene.tree.root());
+    let bytes = scene.update(&node, &["--no-delta"]);
+    assert_same(scene.tree.root(), &scene.dest);
+    assert!(bytes > 1 << 20, "{bytes}");
+}
+
+#[test]
+fn a_mirror_that_keeps_the_old_version_sends_a_patch() {
+    let fill = |tree: &Tree| {
+        for number in 0..40 {
+            tree.file(format!("src/{number}.c"), text(number, 400));
+        }
+    };
+    let (scene, node) = Scene::new(|tree| {
+        fill(tree);
+        // What is superseded is kept up to a twentieth of the module.
+        tree.file("ballast", noise(9, 30 << 20))
+    });
+    let (mirror, replica) = (scene.lab.machine("m"), scene.lab.path("replica"));
+    let link = node.link(&scene.reference);
+    mirror.ok(&[&"mirror", &link, &replica]);
+    for number in 0..40 {
+        let old = std::fs::read_to_string(scene.tree.path(format!("src/{number}.c"))).expect("text");
+        scene.tree.file(format!("src/{number}.c"), old.replacen("line 200 ", "LINE 200 ", 1) + "and a line more\n");
+    }
+    scene.origin.publish(scene.tree.root());
+    mirror.ok(&[&"mirror", &link, &replica]);
+    node.kill();
+    let node = mirror.serve(&[&"--no-dht"]);
+    let bytes = scene.update(&node, &[]);
+    assert_same(scene.tree.root(), &scene.dest);
+    assert!(bytes < 40 << 10, "{bytes} bytes for 40 files of 20 KB with two lines changed");
+}
+
+/// Lines that no compressor makes much of.
+fn text(seed: usize, lines: usize) -> String {
+    let line =
+        |number: usize| format!("line {number} {}\n", blake3::hash(format!("{seed}/{number}").as_bytes()).to_hex());
+    (0..lines).map(line).collect()
+}
+
+#[test]
+fn text_travels_compressed() {
+    let lab = Lab::new();
+    let (origin, client, tree) = (lab.machine("o"), lab.machine("c"), Tree::new(lab.path("t")));
+    for number in 0..50 {
+        tree.file(format!("{number}"), "the same words again and again\n".repeat(300));
+    }
+    tree.file("large", "the same words again and again\n".repeat(50_000));
+    let node = origin.serve(&[]);
+    let reference = origin.publish(tree.root()).reference;
+    let proxy = Proxy::start(node.port());
+    let peer = proxy.address(node.address());
+    client.ok(&[&"--no-dht", &"--peer", &peer, &"fetch", &reference, &lab.path("copy")]);
+    assert_same(tree.root(), &lab.path("copy"));
+    assert!(proxy.down() < 150 << 10, "{} bytes for 2 MB of text", proxy.down());
+}
