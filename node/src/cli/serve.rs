@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::run::attended;
@@ -44,7 +44,8 @@ pub async fn serve(config: &Config, ui: &Ui, external: &[String]) -> Result<(), 
 pub async fn share(config: &Config, ui: &Ui, dir: &Path) -> Result<(), Failure> {
     let mut settings = config.settings(true);
     settings.mdns = true;
-    let node = Running::start(settings, config).await?;
+    let mut node = Running::start(settings, config).await?;
+    let service = Arc::clone(&node.service);
     let request = Publish {
         dir: dir.to_owned(),
         module: None,
@@ -64,12 +65,12 @@ pub async fn share(config: &Config, ui: &Ui, dir: &Path) -> Result<(), Failure> 
     let (out, mut events) = Output::new();
     let drain = async { while events.recv().await.is_some() {} };
     let publish = async {
-        let value = perform(&node.service, Verb::Publish(request), &out).await;
+        let value = perform(&service, Verb::Publish(request), &out).await;
         drop(out);
         value
     };
-    let (value, ()) = tokio::join!(publish, drain);
-    let value = value?;
+    let both = async { tokio::join!(publish, drain).0 };
+    let value = node.unless_ended(both).await?;
     let link = value["link"].as_str().unwrap_or_default();
     ui.answer(&json!({ "event": "listening", "link": link }), &format!("murmir fetch '{link}' DEST"))?;
     ready();
@@ -81,8 +82,9 @@ pub async fn share(config: &Config, ui: &Ui, dir: &Path) -> Result<(), Failure> 
 /// # Errors
 /// The node does not start, or the first pass fails.
 pub async fn watch(config: &Config, screen: &Screen, verb: Verb) -> Result<(), Failure> {
-    let node = Running::start(config.settings(true), config).await?;
-    let value = attended(&node.service, verb, screen).await?;
+    let mut node = Running::start(config.settings(true), config).await?;
+    let service = Arc::clone(&node.service);
+    let value = node.unless_ended(attended(&service, verb, screen)).await?;
     screen.finish(&value)?;
     ready();
     node.until_signal().await
@@ -92,11 +94,34 @@ pub async fn watch(config: &Config, screen: &Screen, verb: Verb) -> Result<(), F
 struct Running {
     service: Arc<Service>,
     tasks: tokio::task::JoinSet<()>,
+    signals: Signals,
+}
+
+/// SIGTERM and SIGINT, from the moment this is made.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let on = |kind| signal(kind).map_err(|error| Failure::new(Exit::Signal, error));
+        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 impl Running {
     async fn start(settings: crate::service::Settings, config: &Config) -> Result<Self, Failure> {
         let service = Arc::new(Service::start(settings).await?);
+        // Before anybody is told that the node is there.
+        let signals = Signals::new()?;
         let listener = control::listen(&config.state_dir)?;
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(control::serve(listener, Arc::clone(&service)));
@@ -107,16 +132,20 @@ impl Running {
             let drain = async { while events.recv().await.is_some() {} };
             tokio::join!(crate::verbs::watch::watch(&watched, &out), drain);
         });
-        Ok(Self { service, tasks })
+        Ok(Self { service, tasks, signals })
+    }
+
+    /// What `work` gives, if no signal comes before it ends.
+    async fn unless_ended<T>(&mut self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::select! {
+            result = work => result,
+            () = self.signals.next() => Err(Failure::new(Exit::Signal, "interrupted; what was fetched is kept")),
+        }
     }
 
     /// Works until SIGTERM or SIGINT, then takes back what was announced.
     async fn until_signal(mut self) -> Result<(), Failure> {
-        let mut end = signal(SignalKind::terminate()).map_err(|error| Failure::new(Exit::Signal, error))?;
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = end.recv() => {}
-        }
+        self.signals.next().await;
         self.tasks.shutdown().await;
         self.service.stop().await;
         Ok(())

@@ -1,7 +1,9 @@
 //! Brings the wanted contents into the stage: the loop that hands pieces to sources and takes what comes back.
 
+mod flight;
+mod jobs;
+
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,59 +21,19 @@ use super::source::{Finder, Source};
 use super::throttle::Throttle;
 use super::{SourceRow, SyncError};
 use crate::manifest::ContentId;
-use crate::store::proof;
-use crate::store::stage::{Partial, Stage, StageError};
-use crate::wire::{Error as WireError, Have};
+use crate::store::stage::{Partial, Stage};
+use crate::wire::Have;
+use flight::{Flight, Outcome, settle};
+use jobs::Job;
 
 /// Contents up to this size travel whole, many to a request, and need no proof.
 pub const SMALL: u64 = 256 << 10;
-/// Most payload bytes of one request.
-const PIECE: u64 = 1 << 20;
-/// Most small files of one request.
-const BATCH_ITEMS: usize = 1024;
 /// How long a run looks for somebody who has what is missing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// How often the sources are looked at: who stands still, who may repeat what another owes.
 const TICK: Duration = Duration::from_millis(250);
 /// How often partial sources with nothing to do are asked what they have by now.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
-
-/// What one request asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Job {
-    /// Whole small contents.
-    Batch(Vec<Want>),
-    /// A proven range of a larger one.
-    Part { id: ContentId, size: u64, range: Range<u64>, number: u64 },
-}
-
-impl Job {
-    fn piece(&self) -> Piece {
-        match self {
-            Self::Batch(wants) => Piece {
-                bytes: wants.iter().map(|want| want.size).sum(),
-                entries: wants.iter().map(|want| want.number).collect(),
-            },
-            Self::Part { range, number, .. } => Piece { bytes: range.end - range.start, entries: vec![*number] },
-        }
-    }
-}
-
-/// How one request ended.
-enum Outcome {
-    /// Everything arrived, verified and staged.
-    Done,
-    /// The source lacks these.
-    Lacks(Vec<Want>),
-    /// The source sent something that does not verify.
-    Lie(String),
-    /// The stream is of no more use.
-    Gone(String),
-    /// The source asks for patience.
-    Busy(Duration),
-    /// The local disk failed.
-    Disk(SyncError),
-}
 
 /// What came back from a source.
 enum Landing {
@@ -104,6 +66,7 @@ pub struct Download {
     rows: Vec<SourceRow>,
     flights: FuturesUnordered<BoxFuture<'static, Landing>>,
     workers: Arc<Semaphore>,
+    worker_count: u32,
     idle_since: Option<Instant>,
     /// When partial sources were last asked what they have.
     asked: Instant,
@@ -128,13 +91,15 @@ impl Download {
         arriving: Arc<Arriving>,
         progress: Arc<Progress>,
     ) -> Result<Self, SyncError> {
-        let jobs = jobs(&stage, wants)?;
+        let jobs = jobs::cut(&stage, wants)?;
         let pieces: Vec<Piece> = jobs.iter().map(Job::piece).collect();
         progress.total.store(pieces.iter().map(|piece| piece.bytes).sum(), Ordering::Relaxed);
         let mut open: HashMap<ContentId, usize> = HashMap::new();
-        for content in jobs.iter().filter_map(job_content) {
+        for content in jobs.iter().filter_map(Job::content) {
             *open.entry(content).or_default() += 1;
         }
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        let worker_count = u32::try_from(processors).map_or(2, |count| count.saturating_add(1));
         Ok(Self {
             module,
             root,
@@ -146,7 +111,8 @@ impl Download {
             sources: Vec::new(),
             rows: Vec::new(),
             flights: FuturesUnordered::new(),
-            workers: Arc::new(Semaphore::new(1 + std::thread::available_parallelism().map_or(2, usize::from))),
+            workers: Arc::new(Semaphore::new(usize::try_from(worker_count).unwrap_or(1))),
+            worker_count,
             idle_since: None,
             asked: Instant::now(),
             arriving,
@@ -166,6 +132,14 @@ impl Download {
     /// # Errors
     /// [`SyncError::NoSource`] when nobody has had what is missing for some time; disk errors as they come.
     pub async fn run(mut self, sources: Vec<Source>, finder: &mut Finder) -> Result<Vec<SourceRow>, SyncError> {
+        let result = self.bring(sources, finder).await;
+        // A repetition that nobody waits for may still be writing: after that, what is staged changes no more.
+        self.flights.clear();
+        settle(&self.workers, self.worker_count).await;
+        result.map(|()| self.rows)
+    }
+
+    async fn bring(&mut self, sources: Vec<Source>, finder: &mut Finder) -> Result<(), SyncError> {
         let mut tick = tokio::time::interval(TICK);
         for source in sources {
             self.join(source);
@@ -180,7 +154,7 @@ impl Download {
                 _ = tick.tick() => self.check(finder)?,
             }
         }
-        Ok(self.rows)
+        Ok(())
     }
 
     fn join(&mut self, source: Source) {
@@ -326,7 +300,7 @@ impl Download {
         if let Some(Job::Batch(wants)) = self.jobs.get(piece) {
             wants.iter().for_each(|want| self.arriving.arrived(&want.id));
         }
-        let Some(content) = self.jobs.get(piece).and_then(job_content) else { return Ok(()) };
+        let Some(content) = self.jobs.get(piece).and_then(Job::content) else { return Ok(()) };
         let Some(left) = self.open.get_mut(&content) else { return Ok(()) };
         *left = left.saturating_sub(1);
         if *left == 0
@@ -360,136 +334,5 @@ impl Download {
         }
         let missing = self.picker.orphans().len();
         Err(SyncError::NoSource { pieces: missing, sources: self.sources.len(), tried: finder.tried() })
-    }
-}
-
-fn job_content(job: &Job) -> Option<ContentId> {
-    match job {
-        Job::Batch(_) => None,
-        Job::Part { id, .. } => Some(*id),
-    }
-}
-
-/// Cuts the wants into requests: small ones together, large ones by range.
-fn jobs(stage: &Stage, wants: Vec<Want>) -> Result<Vec<Job>, SyncError> {
-    let mut jobs = Vec::new();
-    let mut batch = Vec::new();
-    let mut batched = 0;
-    for want in wants {
-        if stage.complete(&want.id) {
-            continue;
-        }
-        if want.size > SMALL {
-            cut_large(stage, &want, &mut jobs)?;
-            continue;
-        }
-        if batch.len() >= BATCH_ITEMS || batched + want.size > PIECE {
-            jobs.push(Job::Batch(std::mem::take(&mut batch)));
-            batched = 0;
-        }
-        batched += want.size;
-        batch.push(want);
-    }
-    if !batch.is_empty() {
-        jobs.push(Job::Batch(batch));
-    }
-    Ok(jobs)
-}
-
-/// What is missing of a large content: all of it, or what a former run left open.
-fn cut_large(stage: &Stage, want: &Want, jobs: &mut Vec<Job>) -> Result<(), SyncError> {
-    if !stage.has_partial(&want.id) {
-        cut(want, 0..want.size, jobs);
-        return Ok(());
-    }
-    let partial = stage.partial(&want.id, want.size)?;
-    let missing = partial.missing();
-    if missing.is_empty() {
-        stage.finish(&partial)?;
-    }
-    for range in missing {
-        cut(want, range, jobs);
-    }
-    Ok(())
-}
-
-/// Cuts one missing range at multiples of [`PIECE`].
-fn cut(want: &Want, missing: Range<u64>, jobs: &mut Vec<Job>) {
-    let mut start = missing.start;
-    while start < missing.end {
-        let end = ((start / PIECE + 1) * PIECE).min(missing.end);
-        jobs.push(Job::Part { id: want.id, size: want.size, range: start..end, number: want.number });
-        start = end;
-    }
-}
-
-/// One request and what becomes of its answer.
-struct Flight {
-    source: Arc<Source>,
-    module: ModuleId,
-    stage: Arc<Stage>,
-    partial: Option<Arc<Partial>>,
-    workers: Arc<Semaphore>,
-}
-
-impl Flight {
-    async fn run(self, job: Job) -> Outcome {
-        let result = match job {
-            Job::Batch(wants) => self.batch(wants).await,
-            Job::Part { id, size, range, number } => self.part(Want { id, size, number }, range).await,
-        };
-        result.unwrap_or_else(|error| match error {
-            WireError::Lie { what } => Outcome::Lie(what.to_owned()),
-            WireError::Busy { retry_after, .. } => Outcome::Busy(retry_after),
-            other => Outcome::Gone(other.to_string()),
-        })
-    }
-
-    async fn batch(self, wants: Vec<Want>) -> Result<Outcome, WireError> {
-        let asked: Vec<_> = wants.iter().map(|want| (want.id, want.size)).collect();
-        let answer = self.source.client.batch(self.module, &asked).await?;
-        let stage = self.stage;
-        Ok(blocking(&self.workers, move || {
-            let mut lacks = Vec::new();
-            for (want, bytes) in wants.into_iter().zip(answer) {
-                let Some(bytes) = bytes else {
-                    lacks.push(want);
-                    continue;
-                };
-                match stage.put_small(&want.id, &bytes) {
-                    Ok(()) => {}
-                    Err(StageError::False { .. }) => {
-                        return Outcome::Lie(format!("content {} has other bytes", want.id));
-                    }
-                    Err(error) => return Outcome::Disk(error.into()),
-                }
-            }
-            if lacks.is_empty() { Outcome::Done } else { Outcome::Lacks(lacks) }
-        })
-        .await)
-    }
-
-    async fn part(self, want: Want, range: Range<u64>) -> Result<Outcome, WireError> {
-        let answer = self.source.client.range(self.module, want.id, want.size, range.clone()).await?;
-        let Some(encoded) = answer else { return Ok(Outcome::Lacks(vec![want])) };
-        let Some(partial) = self.partial else { return Ok(Outcome::Done) };
-        Ok(blocking(&self.workers, move || match proof::decode_range(&want.id, want.size, range, &encoded) {
-            Err(error) => Outcome::Lie(error.to_string()),
-            Ok(verified) => match partial.write(&verified) {
-                Ok(()) => Outcome::Done,
-                Err(error) => Outcome::Disk(error.into()),
-            },
-        })
-        .await)
-    }
-}
-
-/// Runs hashing and disk work off the event loop, on as many threads at once as there are processors and one that waits for
-/// the disk: more would only wait for each other in the file system.
-async fn blocking(workers: &Semaphore, work: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
-    let _worker = workers.acquire().await;
-    match tokio::task::spawn_blocking(work).await {
-        Ok(outcome) => outcome,
-        Err(error) => Outcome::Gone(format!("worker: {error}")),
     }
 }

@@ -1,0 +1,144 @@
+//! One request to one source: asked, checked, staged.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tracker_less::record::ModuleId;
+
+use super::jobs::Job;
+use crate::store::proof;
+use crate::store::stage::{Partial, Stage, StageError};
+use crate::sync::SyncError;
+use crate::sync::plan::Want;
+use crate::sync::source::Source;
+use crate::wire::Error as WireError;
+
+/// How one request ended.
+pub(super) enum Outcome {
+    /// Everything arrived, verified and staged.
+    Done,
+    /// The source lacks these.
+    Lacks(Vec<Want>),
+    /// The source sent something that does not verify.
+    Lie(String),
+    /// The stream is of no more use.
+    Gone(String),
+    /// The source asks for patience.
+    Busy(Duration),
+    /// The local disk failed.
+    Disk(SyncError),
+}
+
+/// One request and what becomes of its answer.
+pub(super) struct Flight {
+    pub(super) source: Arc<Source>,
+    pub(super) module: ModuleId,
+    pub(super) stage: Arc<Stage>,
+    pub(super) partial: Option<Arc<Partial>>,
+    pub(super) workers: Arc<Semaphore>,
+}
+
+impl Flight {
+    /// Asks, checks, stages.
+    pub(super) async fn run(self, job: Job) -> Outcome {
+        let result = match job {
+            Job::Batch(wants) => self.batch(wants).await,
+            Job::Part { id, size, range, number } => self.part(Want { id, size, number }, range).await,
+        };
+        result.unwrap_or_else(|error| match error {
+            WireError::Lie { what } => Outcome::Lie(what.to_owned()),
+            WireError::Busy { retry_after, .. } => Outcome::Busy(retry_after),
+            other => Outcome::Gone(other.to_string()),
+        })
+    }
+
+    async fn batch(self, wants: Vec<Want>) -> Result<Outcome, WireError> {
+        let asked: Vec<_> = wants.iter().map(|want| (want.id, want.size)).collect();
+        let answer = self.source.client.batch(self.module, &asked).await?;
+        let stage = self.stage;
+        Ok(blocking(&self.workers, move || {
+            let mut lacks = Vec::new();
+            for (want, bytes) in wants.into_iter().zip(answer) {
+                let Some(bytes) = bytes else {
+                    lacks.push(want);
+                    continue;
+                };
+                match stage.put_small(&want.id, &bytes) {
+                    Ok(()) => {}
+                    Err(StageError::False { .. }) => {
+                        return Outcome::Lie(format!("content {} has other bytes", want.id));
+                    }
+                    Err(error) => return Outcome::Disk(error.into()),
+                }
+            }
+            if lacks.is_empty() { Outcome::Done } else { Outcome::Lacks(lacks) }
+        })
+        .await)
+    }
+
+    async fn part(self, want: Want, range: Range<u64>) -> Result<Outcome, WireError> {
+        let answer = self.source.client.range(self.module, want.id, want.size, range.clone()).await?;
+        let Some(encoded) = answer else { return Ok(Outcome::Lacks(vec![want])) };
+        let Some(partial) = self.partial else { return Ok(Outcome::Done) };
+        Ok(blocking(&self.workers, move || match proof::decode_range(&want.id, want.size, range, &encoded) {
+            Err(error) => Outcome::Lie(error.to_string()),
+            Ok(verified) => match partial.write(&verified) {
+                Ok(()) => Outcome::Done,
+                Err(error) => Outcome::Disk(error.into()),
+            },
+        })
+        .await)
+    }
+}
+
+/// Runs hashing and disk work off the event loop, on as many threads at once as there are processors and one that waits for
+/// the disk: more would only wait for each other in the file system.
+async fn blocking(workers: &Arc<Semaphore>, work: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
+    let worker = Arc::clone(workers).acquire_owned().await;
+    // The permit goes with the work, which does not end when nobody waits for it any more.
+    let work = tokio::task::spawn_blocking(move || {
+        let _worker = worker;
+        work()
+    });
+    work.await.unwrap_or_else(|error| Outcome::Gone(format!("worker: {error}")))
+}
+
+/// Waits until none of so many workers works.
+pub(super) async fn settle(workers: &Semaphore, count: u32) {
+    drop(workers.acquire_many(count).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn work_that_nobody_waits_for_is_over_before_the_end() {
+        let workers = Arc::new(Semaphore::new(2));
+        let (started, has_started) = mpsc::channel();
+        let (go, may_go) = mpsc::channel();
+        let ended = Arc::new(AtomicU64::new(0));
+        let (theirs, end) = (Arc::clone(&workers), Arc::clone(&ended));
+        let flight = tokio::spawn(async move {
+            blocking(&theirs, move || {
+                started.send(()).unwrap();
+                may_go.recv().unwrap();
+                end.store(1, Ordering::SeqCst);
+                Outcome::Done
+            })
+            .await
+        });
+        tokio::task::spawn_blocking(move || has_started.recv().unwrap()).await.unwrap();
+        flight.abort();
+        assert!(flight.await.is_err_and(|error| error.is_cancelled()));
+        let settled = tokio::spawn(async move { settle(&workers, 2).await });
+        go.send(()).unwrap();
+        settled.await.unwrap();
+        assert_eq!(ended.load(Ordering::SeqCst), 1);
+    }
+}
