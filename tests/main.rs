@@ -7,6 +7,7 @@
     reason = "tests on 64-bit Linux that tell why they failed"
 )]
 
+mod attach;
 mod chatter;
 mod crash;
 mod damage;

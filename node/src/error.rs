@@ -27,12 +27,22 @@ pub enum Exit {
     Start = 5,
     /// Nobody answered.
     Nobody = 10,
+    /// rsync could not write its log.
+    Log = 6,
     /// A local file operation failed.
     Files = 11,
     /// A peer broke the byte protocol, or a tree its format.
     Stream = 12,
+    /// rsync failed in its diagnostics.
+    Diagnostics = 13,
+    /// rsync's processes lost each other.
+    Ipc = 14,
+    /// rsync was told to end.
+    Ended = 19,
     /// Ended by a signal.
     Signal = 20,
+    /// rsync failed to wait for a process of its own.
+    Wait = 21,
     /// Out of memory.
     Memory = 22,
     /// Some files could not be brought or read.
@@ -66,7 +76,7 @@ pub enum Exit {
 }
 
 /// All exits with the names that `--json` gives them.
-const KINDS: [(Exit, &str); 25] = [
+const KINDS: [(Exit, &str); 30] = [
     (Exit::Ok, "ok"),
     (Exit::Usage, "usage"),
     (Exit::Protocol, "protocol"),
@@ -74,7 +84,12 @@ const KINDS: [(Exit, &str); 25] = [
     (Exit::Unsupported, "unsupported"),
     (Exit::Start, "start"),
     (Exit::Nobody, "nobody"),
+    (Exit::Log, "log"),
     (Exit::Files, "files"),
+    (Exit::Diagnostics, "diagnostics"),
+    (Exit::Ipc, "ipc"),
+    (Exit::Ended, "ended"),
+    (Exit::Wait, "wait"),
     (Exit::Stream, "stream"),
     (Exit::Signal, "signal"),
     (Exit::Memory, "memory"),

@@ -1,7 +1,8 @@
 //! murmir: rsync's agility with a swarm behind it.
 //!
-//! Left may use right: cli -> verbs -> service, control -> sync -> wire -> store -> manifest -> `tracker_less`.
+//! Left may use right: cli -> attach -> verbs -> service, control -> sync -> wire -> store -> manifest -> `tracker_less`.
 
+pub mod attach;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -135,8 +135,8 @@ fn parse_query(query: &str) -> Result<Vec<Multiaddr>, ReferenceError> {
     Ok(peers)
 }
 
-/// Undoes %-encoding (RFC 3986, section 2.1).
-fn unquote(text: &str) -> Option<Vec<u8>> {
+/// Undoes %-encoding (RFC 3986, section 2.1); none where it is wrong.
+pub fn unquote(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {

@@ -48,6 +48,18 @@ impl Ui {
         })
     }
 
+    /// Asks on the terminal; none where there is none. Only `yes` is yes.
+    pub fn ask(&self, question: &str) -> Option<bool> {
+        let mut err = io::stderr();
+        if !io::stdin().is_terminal() || !err.is_terminal() {
+            return None;
+        }
+        write!(err, "{question} (yes/no)? ").and_then(|()| err.flush()).ok()?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).ok()?;
+        Some(answer.trim().eq_ignore_ascii_case("yes"))
+    }
+
     /// Prints `value` as a JSON line, or else `text` unless it is empty.
     ///
     /// # Errors

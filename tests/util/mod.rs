@@ -1,6 +1,7 @@
 //! The lab: machines with homes of their own, nodes as child processes, trees to publish, ways to compare them.
 
 mod compare;
+mod daemon;
 mod lab;
 mod process;
 mod proxy;
@@ -10,6 +11,7 @@ mod tree;
 use std::time::{Duration, Instant};
 
 pub use compare::{Fact, assert_same, facts};
+pub use daemon::{Daemon, free_port, speaker};
 pub use lab::{Lab, Machine, Published};
 pub use process::{Node, Run, Running};
 pub use proxy::Proxy;

@@ -42,6 +42,11 @@ impl Proxy {
         Self { port: own, shared }
     }
 
+    /// Its own port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// `address` (of the node behind) with the relay's port.
     pub fn address(&self, address: &str) -> String {
         let mut parts: Vec<&str> = address.split('/').collect();

@@ -193,6 +193,16 @@ pub enum Command {
         /// The module
         reference: String,
     },
+    /// Show or change which publisher an rsync:// or https:// name is pinned to
+    Trust {
+        /// The name
+        origin: Option<String>,
+        /// Pin it to this
+        reference: Option<String>,
+        /// Forget it
+        #[arg(long)]
+        remove: bool,
+    },
     /// What the running node holds
     Status,
     /// Whom the running node is connected to

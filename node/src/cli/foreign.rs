@@ -88,8 +88,6 @@ const FLAGS: &[Flag] = &[
     ("password-file", None, true, NoOp),
     ("origin", None, true, Unbuilt),
     ("web-seed", None, true, Unbuilt),
-    ("classic-only", None, false, Unbuilt),
-    ("no-classic", None, false, Unbuilt),
     ("rsh", Some('e'), true, WIRE),
     ("rsync-path", None, true, WIRE),
     ("remote-option", Some('M'), true, WIRE),
@@ -114,6 +112,8 @@ pub struct Foreign {
     given: Vec<&'static Flag>,
     /// The names of all other flags that were given.
     others: Vec<String>,
+    /// `--port`, for the names of rsync daemons.
+    pub port: Option<u16>,
 }
 
 impl Foreign {
@@ -175,7 +175,12 @@ impl FromArgMatches for Foreign {
         // clap names groups of options by their type.
         let is_flag = |id: &&str| !id.starts_with(|first: char| first.is_ascii_uppercase()) || id.len() == 1;
         let others = ids.filter(is_flag).filter(|id| on_line(id) && !known(id) && !OURS.contains(id));
-        Ok(Self { given: FLAGS.iter().filter(is_given).collect(), others: others.map(str::to_owned).collect() })
+        let port = matches.get_one::<String>("port").map(|text| {
+            text.parse()
+                .map_err(|_| Error::raw(clap::error::ErrorKind::ValueValidation, format!("--port={text}: no port\n")))
+        });
+        let port = port.transpose()?;
+        Ok(Self { port, given: FLAGS.iter().filter(is_given).collect(), others: others.map(str::to_owned).collect() })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {

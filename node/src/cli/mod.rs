@@ -1,6 +1,8 @@
 //! The command line: arguments in, one verb, an exit code out.
 
 mod args;
+mod attach;
+mod classic;
 mod foreign;
 mod manual;
 mod near;
@@ -15,7 +17,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, CommandFactory, FromArgMatches};
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::error::{Exit, Failure};
 use crate::ui::Ui;
@@ -26,7 +28,7 @@ pub fn run() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     let ui = Ui::new(words.iter().any(|word| word == "--json"));
     let outcome = match parse(&words) {
-        Ok(Parsed::Args(args)) => run::run(*args, &ui),
+        Ok(Parsed::Args(args, matches)) => run::run(*args, &matches, &ui),
         Ok(Parsed::Text(text)) => ui.bytes(text.as_bytes()),
         Err(failure) => Err(failure),
     };
@@ -42,7 +44,7 @@ pub fn run() -> ExitCode {
 }
 
 enum Parsed {
-    Args(Box<Args>),
+    Args(Box<Args>, Box<ArgMatches>),
     /// Help or version: asked for, so on stdout.
     Text(String),
 }
@@ -56,7 +58,7 @@ fn parse(words: &[OsString]) -> Result<Parsed, Failure> {
         Err(error) => return Err(refuse(&error)),
     };
     match Args::from_arg_matches(&matches) {
-        Ok(args) => Ok(Parsed::Args(Box::new(args))),
+        Ok(args) => Ok(Parsed::Args(Box::new(args), Box::new(matches))),
         Err(error) => Err(refuse(&error)),
     }
 }

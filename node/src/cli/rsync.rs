@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::foreign::Foreign;
 use super::transfer::{self, Habit};
+use crate::attach::origin::Origin;
 use crate::error::{Exit, Failure};
 use crate::options::RsyncOptions;
 use crate::verbs::Verb;
@@ -13,10 +14,8 @@ use crate::verbs::Verb;
 /// What a source is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Source {
-    /// A reference.
-    Murmir(String),
-    /// An rsync daemon's module, or a web address.
-    Attach,
+    /// A reference, an rsync daemon's module, or a web address.
+    Far(String),
     /// A path, or a host reached by a remote shell.
     Other(&'static str),
 }
@@ -38,11 +37,7 @@ pub fn verb(options: &RsyncOptions, verbose: u8) -> Result<Verb, Failure> {
         return Err(Failure::new(Exit::Unsupported, "several sources in one command are not built yet"));
     };
     let reference = match source(from) {
-        Source::Murmir(reference) => reference,
-        Source::Attach => {
-            let text = format!("{}: attaching to rsync and web servers is not built yet", Path::new(from).display());
-            return Err(Failure::new(Exit::Unsupported, text));
-        }
+        Source::Far(name) => name,
         Source::Other(why) => return Err(Failure::usage(format!("{}: {why}", Path::new(from).display()))),
     };
     match dest.filter(|_| !options.transfer.output.list_only) {
@@ -61,12 +56,8 @@ fn source(word: &OsString) -> Source {
     let bytes = word.as_bytes();
     let (colon, slash) = (find(bytes, b":"), find(bytes, b"/"));
     match word.to_str() {
-        Some(text) if text.starts_with("murmir://") => Source::Murmir(text.to_owned()),
-        _ if ["rsync://", "https://", "http://"].iter().any(|scheme| bytes.starts_with(scheme.as_bytes())) => {
-            Source::Attach
-        }
-        _ if colon.is_some_and(|at| bytes[at..].starts_with(b"::") && slash.is_none_or(|slash| at < slash)) => {
-            Source::Attach
+        Some(text) if text.starts_with("murmir://") || Origin::parse(text, None).is_some() => {
+            Source::Far(text.to_owned())
         }
         _ if colon.is_some_and(|at| slash.is_none_or(|slash| at < slash)) => {
             Source::Other("there is no remote shell here: name a module")
@@ -124,10 +115,10 @@ mod tests {
     #[test]
     fn sources_are_told_apart() {
         for (word, expected) in [
-            ("murmir://k51/m/x", Source::Murmir("murmir://k51/m/x".to_owned())),
-            ("rsync://host/m", Source::Attach),
-            ("host::m/x", Source::Attach),
-            ("https://host/x/", Source::Attach),
+            ("murmir://k51/m/x", Source::Far("murmir://k51/m/x".to_owned())),
+            ("rsync://host/m", Source::Far("rsync://host/m".to_owned())),
+            ("host::m/x", Source::Far("host::m/x".to_owned())),
+            ("https://host/x/", Source::Far("https://host/x/".to_owned())),
             ("./a:b", Source::Other(LOCAL)),
             ("/srv/x", Source::Other(LOCAL)),
             ("host:/x", Source::Other("there is no remote shell here: name a module")),

@@ -5,17 +5,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::ArgMatches;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::args::{Args, Command, Global};
+use super::attach::{self, Led};
+use super::classic::Classic;
 use super::manual;
 use super::near;
 use super::rsync;
 use super::screen::Screen;
 use super::serve;
 use super::transfer::{self, Habit, ruled};
+use crate::attach::origin::Origin;
 use crate::config::{self, Config, Flags};
 use crate::control;
 use crate::error::{Exit, Failure};
@@ -29,7 +33,8 @@ use crate::verbs::inspect::Target;
 use crate::verbs::list::{Find, Ls};
 use crate::verbs::pass::Pass;
 use crate::verbs::publish::Publish;
-use crate::verbs::upkeep::{Forget, Verify};
+use crate::verbs::upkeep::Forget;
+use crate::verbs::verify::Verify;
 use crate::verbs::{Output, Verb, perform};
 
 /// Life of a Fresh record, seconds.
@@ -41,7 +46,7 @@ const KEPT: usize = 8 << 20;
 ///
 /// # Errors
 /// What the last line on stderr says.
-pub fn run(args: Args, ui: &Ui) -> Result<(), Failure> {
+pub fn run(args: Args, matches: &ArgMatches, ui: &Ui) -> Result<(), Failure> {
     log(&args);
     let config = config::load(flags(&args.global))?;
     let ui = if config.json { Ui::new(true) } else { *ui };
@@ -51,11 +56,11 @@ pub fn run(args: Args, ui: &Ui) -> Result<(), Failure> {
     let result = runtime.block_on(async {
         if stays(&args.verb) {
             // A node in the foreground ends by itself when a signal comes, and in order.
-            return dispatch(args, &config, &ui).await;
+            return dispatch(args, matches, &config, &ui).await;
         }
         let mut end = signal(SignalKind::terminate()).map_err(|error| Failure::new(Exit::Signal, error))?;
         tokio::select! {
-            result = dispatch(args, &config, &ui) => result,
+            result = dispatch(args, matches, &config, &ui) => result,
             _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Signal, "interrupted; what was fetched is kept")),
             _ = end.recv() => Err(Failure::new(Exit::Signal, "terminated; what was fetched is kept")),
         }
@@ -105,12 +110,15 @@ fn log(args: &Args) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
 }
 
-async fn dispatch(args: Args, config: &Config, ui: &Ui) -> Result<(), Failure> {
+async fn dispatch(args: Args, matches: &ArgMatches, config: &Config, ui: &Ui) -> Result<(), Failure> {
     let Args { global, verb } = args;
     match verb {
         Command::Keygen { name } => keygen(config, ui, &name),
         Command::Completions { shell } => manual::completions(shell, ui),
         Command::Man => manual::page(ui),
+        Command::Trust { origin, reference, remove } => {
+            attach::trust(config, ui, origin.as_deref(), reference.as_deref(), remove)
+        }
         Command::Serve { external } => serve::serve(config, ui, &external).await,
         Command::Share { dir } => serve::share(config, ui, &absolute(&dir)?).await,
         Command::Rsync { options, foreign } if options.explain => {
@@ -118,20 +126,95 @@ async fn dispatch(args: Args, config: &Config, ui: &Ui) -> Result<(), Failure> {
             rsync::explain(&foreign).iter().try_for_each(|line| ui.line(line))
         }
         other => {
-            let screen = screen(&other, ui)?;
-            let follows = matches!(&other, Command::Mirror { options, .. } if options.watch);
-            let verb = to_verb(other, &global)?;
-            if let Some(reference) = verb.reference() {
-                near::check(&config.state_dir, reference)?;
-            }
-            let value = match (follows, connect(config).await?) {
-                (true, None) => return serve::watch(config, &screen, verb).await,
-                (true, Some(client)) => ask(client, &verb, &screen).await?,
-                (false, client) => one(config, client, verb, &screen).await?,
+            let classic = Classic::of(&other, matches);
+            let task = Task {
+                config,
+                screen: screen(&other, ui)?,
+                follows: matches!(&other, Command::Mirror { options, .. } if options.watch),
             };
-            screen.finish(&value)
+            let (port, accept_new) = manner(&other);
+            let verb = to_verb(other, &global)?;
+            match verb.reference().and_then(|word| Origin::parse(word, port)) {
+                None => task.work(verb).await,
+                Some(origin) => task.attached(&origin.map_err(Failure::usage)?, verb, classic, accept_new, ui).await,
+            }
         }
     }
+}
+
+/// `--port`, and whether a new publisher is accepted.
+fn manner(verb: &Command) -> (Option<u16>, bool) {
+    match verb {
+        Command::Fetch { options, foreign } => (foreign.port, options.transfer.own.accept_new),
+        Command::Mirror { options, foreign } => (foreign.port, options.transfer.own.accept_new),
+        Command::Rsync { options, foreign } => (foreign.port, options.transfer.own.accept_new),
+        _ => (None, false),
+    }
+}
+
+/// One verb that is about to be done.
+struct Task<'a> {
+    config: &'a Config,
+    screen: Screen,
+    /// `--watch`.
+    follows: bool,
+}
+
+impl Task<'_> {
+    async fn work(&self, verb: Verb) -> Result<(), Failure> {
+        if let Some(reference) = verb.reference() {
+            near::check(&self.config.state_dir, reference)?;
+        }
+        let (config, screen) = (self.config, &self.screen);
+        let value = match (self.follows, connect(config).await?) {
+            (true, None) => return serve::watch(config, screen, verb).await,
+            (true, Some(client)) => ask(client, &verb, screen).await?,
+            (false, client) => one(config, client, verb, screen).await?,
+        };
+        screen.finish(&value)
+    }
+
+    /// A verb on an origin: from the swarm where one is offered and answers, else the classic way.
+    async fn attached(
+        &self,
+        origin: &Origin,
+        mut verb: Verb,
+        classic: Option<Classic>,
+        accept_new: bool,
+        ui: &Ui,
+    ) -> Result<(), Failure> {
+        let classic = classic.filter(|_| matches!(origin, Origin::Daemon(_)));
+        let only = classic.as_ref().is_some_and(|classic| classic.only);
+        let led = if only { Led::default() } else { attach::lead(self.config, ui, origin, accept_new).await? };
+        let mut tried = led.tried;
+        if let Some(reference) = &led.reference {
+            verb.set_reference(reference.to_string());
+            match self.work(verb.clone()).await {
+                Err(failure) if is_silence(failure.code) && classic.is_some() => tried.push(failure.message),
+                done => return done,
+            }
+        }
+        let hint = format!("tried: {}", tried.join("; "));
+        let nobody = || Failure::new(Exit::Nobody, format!("{origin} offers no module of a swarm")).hint(hint);
+        let classic = classic.ok_or_else(nobody)?;
+        classic.check(&tried)?;
+        if led.reference.is_some() {
+            classic.step_aside().await;
+        }
+        classic.run(self.screen.is_json()).await?;
+        match (led.reference, verb) {
+            (Some(reference), Verb::Pass(pass)) if !pass.dry_run && pass.dest.is_dir() => {
+                let verify = Verify { reference: Some(reference.to_string()), ..Verify::after(&pass) };
+                self.work(Verb::Verify(verify)).await
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Nobody of the swarm answered, or nobody had what was wanted.
+fn is_silence(code: Exit) -> bool {
+    matches!(code, Exit::Nobody | Exit::NoHead | Exit::Missing | Exit::ConnectTimeout)
 }
 
 /// Where the events of a verb go.
@@ -180,7 +263,7 @@ fn is_the_nodes(verb: &Verb) -> bool {
 /// What needs nobody else.
 fn is_local(verb: &Verb) -> bool {
     match verb {
-        Verb::Verify(verify) => !verify.repair,
+        Verb::Verify(verify) => !verify.repair && verify.reference.is_none(),
         Verb::Forget(_) | Verb::Withdraw(_) | Verb::Id | Verb::Motd(_) => true,
         _ => false,
     }
@@ -270,7 +353,7 @@ fn to_verb(command: Command, global: &Global) -> Result<Verb, Failure> {
         Command::Log { reference } => Verb::Log(Target { reference }),
         Command::Cat { reference } => Verb::Cat(Target { reference }),
         Command::Verify { dest, reference, repair } => {
-            Verb::Verify(Verify { dest: absolute(&dest)?, reference, repair })
+            Verb::Verify(Verify { dest: absolute(&dest)?, reference, repair, ..Verify::default() })
         }
         Command::Resolve { reference } => Verb::Resolve(Target { reference }),
         Command::Mirrors { reference } => Verb::Mirrors(Target { reference }),

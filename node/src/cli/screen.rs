@@ -32,6 +32,11 @@ impl Screen {
         Ok(Self { ui, bar, log: log.map(open).transpose()? })
     }
 
+    /// Whether stdout is for programs.
+    pub fn is_json(&self) -> bool {
+        self.ui.is_json()
+    }
+
     /// Shows one event.
     ///
     /// # Errors

@@ -4,7 +4,6 @@ use crate::error::{Exit, Failure};
 
 const WORDS: &[&str] = &[
     "nominate",
-    "trust",
     "sign",
     "rotate",
     "doctor",

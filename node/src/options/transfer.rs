@@ -239,6 +239,12 @@ pub struct OwnOptions {
     /// Fetch changed files whole
     #[arg(long, env = "MURMIR_NO_DELTA")]
     pub no_delta: bool,
+    /// Never run rsync in place of the swarm
+    #[arg(long, env = "MURMIR_NO_CLASSIC", conflicts_with = "classic_only")]
+    pub no_classic: bool,
+    /// Run rsync, and ask no swarm
+    #[arg(long, env = "MURMIR_CLASSIC_ONLY")]
+    pub classic_only: bool,
     /// Exit 48 if nothing changed
     #[arg(long, env = "MURMIR_ERROR_ON_NO_TRANSFER")]
     pub error_on_no_transfer: bool,

@@ -2,10 +2,11 @@
 //! in the index instead.
 //!
 //! ```text
-//! version   node.key   keys/NAME.key   peers   dests/HASH.{toml,bundle}
+//! version   node.key   keys/NAME.key   peers   origins.toml   dests/HASH.{toml,bundle}
 //! modules/PUBLISHER/MODULE.{toml,seen,placed,fork-a,fork-b,damaged}
 //! ```
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::DirBuilder;
@@ -213,6 +214,21 @@ impl State {
     /// Forgets the last fetch into `dest`.
     pub fn forget_fetched(&self, dest: &Path) -> Result<(), StateError> {
         dest_files(dest).iter().try_for_each(|name| durable::remove(&self.dests, name))
+    }
+
+    /// The references that origins are pinned to, by name of the origin.
+    pub fn origins(&self) -> Result<BTreeMap<String, String>, StateError> {
+        Ok(module::read_toml(&self.dir, "origins.toml")?.unwrap_or_default())
+    }
+
+    /// Pins an origin to a reference, or forgets it.
+    pub fn set_origin(&self, name: &str, reference: Option<&str>) -> Result<(), StateError> {
+        let mut origins = self.origins()?;
+        match reference {
+            Some(reference) => origins.insert(name.to_owned(), reference.to_owned()),
+            None => origins.remove(name),
+        };
+        module::write_toml(&self.dir, "origins.toml", &origins)
     }
 
     /// Addresses of peers met before, best first.

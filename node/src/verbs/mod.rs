@@ -10,6 +10,7 @@ pub mod pass;
 pub mod publish;
 pub mod show;
 pub mod upkeep;
+pub mod verify;
 pub mod watch;
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ pub enum Verb {
     /// Fetch or mirror.
     Pass(Box<pass::Pass>),
     /// Check a destination against what was placed there.
-    Verify(upkeep::Verify),
+    Verify(verify::Verify),
     /// List a module or a directory in it.
     Ls(list::Ls),
     /// List what matches in a module.
@@ -69,6 +70,21 @@ impl Verb {
             | Self::Motd(target)
             | Self::Log(target) => Some(&target.reference),
             _ => None,
+        }
+    }
+
+    /// The same verb about what an origin's name leads to.
+    pub fn set_reference(&mut self, reference: String) {
+        match self {
+            Self::Pass(pass) => pass.reference = reference,
+            Self::Ls(ls) => ls.reference = reference,
+            Self::Find(find) => find.reference = reference,
+            Self::Cat(target)
+            | Self::Resolve(target)
+            | Self::Mirrors(target)
+            | Self::Motd(target)
+            | Self::Log(target) => target.reference = reference,
+            _ => {}
         }
     }
 }
@@ -133,7 +149,7 @@ pub async fn perform(service: &Service, verb: Verb, out: &Output) -> Result<Valu
     match verb {
         Verb::Publish(request) => publish::publish(service, request, out).await,
         Verb::Pass(request) => pass::pass(service, *request, out).await,
-        Verb::Verify(request) => upkeep::verify(service, request, out).await,
+        Verb::Verify(request) => verify::verify(service, request, out).await,
         Verb::Ls(request) => list::ls(service, request, out).await,
         Verb::Find(request) => list::find(service, request, out).await,
         Verb::Diff(request) => compare::diff(service, request, out).await,

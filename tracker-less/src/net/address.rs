@@ -35,6 +35,12 @@ pub(super) enum Scope {
     Public,
 }
 
+/// Whether `address` may be dialled on the word of somebody at `teller`, or of nobody in particular: near addresses count only
+/// where the teller is as near.
+pub fn believable(teller: Option<&Multiaddr>, address: &Multiaddr) -> bool {
+    teller.map_or(Scope::Public, Scope::of).accepts(address)
+}
+
 impl Scope {
     /// The scope of the address's first host part.
     pub(super) fn of(address: &Multiaddr) -> Self {

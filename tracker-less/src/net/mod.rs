@@ -20,14 +20,15 @@ use std::{sync::Arc, time::Duration};
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+pub use self::{
+    address::believable,
+    peers::{Direction, PeerRow},
+    streams::Incoming,
+};
 use self::{
     lookup::Question,
     run::{Command, Run},
     streams::Counters,
-};
-pub use self::{
-    peers::{Direction, PeerRow},
-    streams::Incoming,
 };
 use crate::{
     machine::{self, Judgement},
