@@ -87,6 +87,10 @@ impl Provider for Liar {
         self.change(self.truth.patch(module, old, new))
     }
 
+    fn outboard(&self, module: &ModuleId, id: &ContentId, size: u64, start: u64) -> Option<Vec<u8>> {
+        self.change(self.truth.outboard(module, id, size, start))
+    }
+
     fn sums(&self, module: &ModuleId, id: &ContentId, size: u64, block: u32) -> Option<Vec<u8>> {
         self.change(self.truth.sums(module, id, size, block))
     }

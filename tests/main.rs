@@ -25,3 +25,4 @@ mod rsync;
 mod swarm;
 mod tidy;
 mod util;
+mod web;

@@ -217,6 +217,7 @@ impl From<SyncError> for Failure {
             SyncError::Worker { .. } => plain(Exit::Memory),
             SyncError::Record(_) | SyncError::Tree(_) => plain(Exit::Usage),
             SyncError::BadState { .. }
+            | SyncError::Web { .. }
             | SyncError::File(_)
             | SyncError::Stage(_)
             | SyncError::State(_)

@@ -1,6 +1,6 @@
 //! murmir: rsync's agility with a swarm behind it.
 //!
-//! Left may use right: cli -> attach -> verbs -> service, control -> sync -> wire -> store -> manifest -> `tracker_less`.
+//! Left may use right: cli -> attach -> verbs -> service, control -> sync -> web -> wire -> store -> manifest -> `tracker_less`.
 
 pub mod attach;
 pub mod cli;
@@ -16,4 +16,5 @@ pub mod store;
 pub mod sync;
 pub mod ui;
 pub mod verbs;
+pub mod web;
 pub mod wire;

@@ -153,6 +153,17 @@ pub fn unquote(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// A path, %-encoded.
+pub fn quoted(bytes: &[u8]) -> String {
+    struct Quoted<'a>(&'a [u8]);
+    impl fmt::Display for Quoted<'_> {
+        fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            quote(self.0, out)
+        }
+    }
+    Quoted(bytes).to_string()
+}
+
 /// %-encodes what is not unreserved (RFC 3986, section 2.3), `/` and `@` apart.
 fn quote(bytes: &[u8], out: &mut fmt::Formatter<'_>) -> fmt::Result {
     for byte in bytes {

@@ -7,6 +7,7 @@ mod process;
 mod proxy;
 mod random;
 mod tree;
+mod web;
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ pub use process::{Node, Run, Running};
 pub use proxy::Proxy;
 pub use random::{Random, cases, first_seed};
 pub use tree::{Tree, noise};
+pub use web::{Manner, Web};
 
 /// How long anything may take before a test gives up. No test depends on how fast things are.
 pub const DEADLINE: Duration = Duration::from_secs(60);

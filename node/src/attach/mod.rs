@@ -13,6 +13,7 @@ use tracker_less::net::believable;
 
 use crate::manifest::path::TreePath;
 use crate::reference::{Reference, unquote};
+use crate::web::client::client;
 use daemon::hear;
 use offer::Offer;
 use origin::{Daemon, Origin, Web};
@@ -87,12 +88,12 @@ async fn ask_daemon(daemon: &Daemon, found: &mut Found) {
 }
 
 async fn well_known(base: &str) -> Result<web::Heard, String> {
-    web::modules(&web::client()?, base).await
+    web::modules(&client()?, base).await
 }
 
 async fn ask_web(web: &Web, found: &mut Found) {
-    let client = match web::client() {
-        Ok(client) => client,
+    let client = match client() {
+        Ok(ready) => ready,
         Err(error) => return found.tried.push(error),
     };
     let (modules, link, dns) =

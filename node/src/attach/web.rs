@@ -5,47 +5,18 @@ use std::time::Duration;
 use futures::StreamExt;
 use libp2p::Multiaddr;
 use reqwest::header::LINK;
-use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 
 use super::offer::{Offer, well_known};
 use super::origin::Web;
+use crate::web::client::why;
 
 /// Largest well-known file, bytes.
 const MAX_BODY: usize = 64 << 10;
 /// Longest wait for one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Most redirections that are followed.
-const MAX_REDIRECTS: usize = 5;
 /// RFC 8615.
 const WELL_KNOWN: &str = "/.well-known/murmir.json";
-
-/// A client that goes where the environment's proxies lead, and never from https to http.
-///
-/// # Errors
-/// One line: the system's certificates cannot be read.
-pub fn client() -> Result<Client, String> {
-    // Installed once; a second time changes nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let policy = Policy::custom(|attempt| {
-        let fell = attempt.url().scheme() == "http" && attempt.previous().iter().any(|url| url.scheme() == "https");
-        if fell || attempt.previous().len() > MAX_REDIRECTS { attempt.stop() } else { attempt.follow() }
-    });
-    let agent = concat!("murmir/", env!("CARGO_PKG_VERSION"));
-    let built = Client::builder().user_agent(agent).redirect(policy).connect_timeout(PATIENCE).build();
-    built.map_err(|error| why(&error))
-}
-
-/// What the whole of a chain of errors says.
-pub fn why(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        text = next.to_string();
-        cause = next.source();
-    }
-    crate::manifest::path::escape(text.as_bytes())
-}
 
 /// Where an offer was heard.
 pub struct Heard {

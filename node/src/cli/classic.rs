@@ -44,7 +44,7 @@ const OURS: &[&str] = &[
     "reference",
     "dest",
     "origin",
-    "web-seed",
+    "web_seed",
     "state_dir",
     "listen",
     "peer",

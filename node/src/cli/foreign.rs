@@ -87,7 +87,6 @@ const FLAGS: &[Flag] = &[
     ("address", None, true, NoOp),
     ("password-file", None, true, NoOp),
     ("origin", None, true, Unbuilt),
-    ("web-seed", None, true, Unbuilt),
     ("rsh", Some('e'), true, WIRE),
     ("rsync-path", None, true, WIRE),
     ("remote-option", Some('M'), true, WIRE),

@@ -382,6 +382,7 @@ pub fn publish(options: &PublishOptions) -> Result<Publish, Failure> {
         dry_run: options.dry_run,
         itemize: options.itemize_changes,
         offline: options.offline,
+        export: options.export.as_deref().map(absolute).transpose()?,
     })
 }
 

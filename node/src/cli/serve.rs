@@ -61,6 +61,7 @@ pub async fn share(config: &Config, ui: &Ui, dir: &Path) -> Result<(), Failure> 
         dry_run: false,
         itemize: false,
         offline: false,
+        export: None,
     };
     let (out, mut events) = Output::new();
     let drain = async { while events.recv().await.is_some() {} };

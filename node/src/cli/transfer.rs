@@ -3,6 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::attach::origin::Origin;
 use crate::error::{Exit, Failure};
 use crate::manifest::selection::Selection;
 use crate::manifest::text::ByteText;
@@ -68,6 +69,7 @@ pub fn pass(
         error_on_no_transfer: own.error_on_no_transfer,
         watch: false,
         bases: bases(options)?,
+        web_seeds: web_seeds(options)?,
         no_delta: own.no_delta,
         bwlimit: options.limits.bwlimit,
         contimeout: options.limits.contimeout.filter(|seconds| *seconds > 0),
@@ -233,6 +235,15 @@ fn backup(options: &TransferOptions) -> Result<Option<Backup>, Failure> {
         return Err(Failure::usage("--suffix cannot be empty without --backup-dir"));
     }
     Ok(Some(Backup { dir, suffix: ByteText::from(suffix.as_bytes()), umask: umask() }))
+}
+
+fn web_seeds(options: &TransferOptions) -> Result<Vec<String>, Failure> {
+    let urls = &options.own.web_seed;
+    let is_url = |url: &String| matches!(Origin::parse(url, None), Some(Ok(Origin::Web(_))));
+    match urls.iter().find(|url| !is_url(url)) {
+        Some(other) => Err(Failure::usage(format!("--web-seed: {other} is no http:// or https:// address"))),
+        None => Ok(urls.clone()),
+    }
 }
 
 fn bases(options: &TransferOptions) -> Result<Vec<(BasisKind, PathBuf)>, Failure> {

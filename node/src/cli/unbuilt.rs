@@ -2,19 +2,8 @@
 
 use crate::error::{Exit, Failure};
 
-const WORDS: &[&str] = &[
-    "nominate",
-    "sign",
-    "rotate",
-    "doctor",
-    "config",
-    "transfers",
-    "--snapshot",
-    "--export",
-    "--from",
-    "--rsyncd",
-    "--sample",
-];
+const WORDS: &[&str] =
+    &["nominate", "sign", "rotate", "doctor", "config", "transfers", "--snapshot", "--from", "--rsyncd", "--sample"];
 
 /// The answer to a word that clap did not know; none if nobody knows it.
 pub fn explain(word: &str) -> Option<Failure> {

@@ -51,6 +51,10 @@ pub struct PublishOptions {
     /// Exit 48 if the tree is the one of the former generation
     #[arg(long, env = "MURMIR_ERROR_ON_NO_TRANSFER")]
     pub error_on_no_transfer: bool,
+    /// Also write bundle, pages and hashes of large files to DIR, for plain web servers (DIR/.murmir of the published directory, where
+    /// its mirrors are)
+    #[arg(long, value_name = "DIR", env = "MURMIR_EXPORT")]
+    pub export: Option<PathBuf>,
     /// Ask nobody: continue from the generation known here
     #[arg(long, env = "MURMIR_OFFLINE")]
     pub offline: bool,

@@ -239,6 +239,9 @@ pub struct OwnOptions {
     /// Fetch changed files whole
     #[arg(long, env = "MURMIR_NO_DELTA")]
     pub no_delta: bool,
+    /// A plain HTTP server of the module, as a further source (may be repeated)
+    #[arg(long, value_name = "URL", env = "MURMIR_WEB_SEED", value_delimiter = ' ')]
+    pub web_seed: Vec<String>,
     /// Never run rsync in place of the swarm
     #[arg(long, env = "MURMIR_NO_CLASSIC", conflicts_with = "classic_only")]
     pub no_classic: bool,

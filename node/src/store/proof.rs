@@ -116,9 +116,65 @@ pub fn encode_range(
     }
     let outboard = outboard.filter(|o| o.size() == size);
     let out = Vec::with_capacity(index(range.end - range.start + MAX_ENCODED - MAX_RANGE));
-    let mut encoder = Encoder { file, size, outboard, range, data: Vec::new(), out };
+    let mut encoder = Encoder { source: Bytes::File(file), size, outboard, range, data: Vec::new(), out };
     encoder.above(Span { start: 0, len: size }, 0, id.0)?;
     Ok(encoder.out)
+}
+
+/// Encodes `range` like [`encode_range`] of bytes that came from anywhere: `data` are those of the file from `start`, a multiple of
+/// 256 KiB, up to another or to the end, with the range in them. `Damaged` where they are not this file's.
+pub fn encode_bytes(
+    (start, data): (u64, &[u8]),
+    id: &ContentId,
+    outboard: &Outboard,
+    range: Range<u64>,
+) -> Result<Vec<u8>, ProofError> {
+    let size = outboard.size();
+    check_range(size, &range)?;
+    let out = Vec::with_capacity(index(range.end - range.start + MAX_ENCODED - MAX_RANGE));
+    let source = Bytes::Memory { start, data };
+    let mut encoder = Encoder { source, size, outboard: Some(outboard), range, data: Vec::new(), out };
+    encoder.above(Span { start: 0, len: size }, 0, id.0)?;
+    Ok(encoder.out)
+}
+
+/// The groups of 256 KiB that `range` touches: what [`encode_bytes`] needs.
+pub fn widened(range: &Range<u64>, size: u64) -> Range<u64> {
+    range.start / WIDE_GROUP * WIDE_GROUP..range.end.div_ceil(WIDE_GROUP).saturating_mul(WIDE_GROUP).min(size)
+}
+
+/// Outboard of bytes in memory; none where they are not those of `id`, or too few to have one.
+pub fn outboard_of(id: &ContentId, data: &[u8]) -> Option<Outboard> {
+    let size = u64::try_from(data.len()).ok().filter(|size| *size > WIDE_GROUP)?;
+    let offsets = (0u64..).step_by(index(WIDE_GROUP));
+    let groups: Vec<ChainingValue> =
+        data.chunks(index(WIDE_GROUP)).zip(offsets).map(|(group, offset)| chaining_value(offset, group)).collect();
+    let (hash, outboard) = Outboard::from_groups(size, &groups);
+    (hash == *id).then_some(outboard)
+}
+
+/// Where an encoder reads.
+enum Bytes<'a> {
+    File(&'a File),
+    /// A part of the file.
+    Memory {
+        start: u64,
+        data: &'a [u8],
+    },
+}
+
+impl Bytes<'_> {
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.read_exact_at(out, offset),
+            Self::Memory { start, data } => {
+                let from = offset.checked_sub(*start).map(index);
+                let part = from.and_then(|from| data.get(from..from.checked_add(out.len())?));
+                out.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// A run of bytes under one node.
@@ -142,7 +198,7 @@ impl Span {
 }
 
 struct Encoder<'a> {
-    file: &'a File,
+    source: Bytes<'a>,
     size: u64,
     outboard: Option<&'a Outboard>,
     range: Range<u64>,
@@ -172,7 +228,7 @@ impl Encoder<'_> {
         let damaged = || ProofError::Damaged { offset: span.start };
         let mut data = std::mem::take(&mut self.data);
         data.resize(index(span.len), 0);
-        self.file.read_exact_at(&mut data, span.start).map_err(|error| match error.kind() {
+        self.source.read_exact_at(&mut data, span.start).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => damaged(),
             _ => error.into(),
         })?;

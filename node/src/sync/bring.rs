@@ -73,7 +73,7 @@ impl Bringing<'_> {
 /// One row per source, of both ways that bytes came.
 fn merge(mut rows: Vec<SourceRow>, more: Vec<SourceRow>) -> Vec<SourceRow> {
     for row in more {
-        match rows.iter_mut().find(|known| known.peer == row.peer) {
+        match rows.iter_mut().find(|known| known.name == row.name) {
             Some(known) => {
                 known.received += row.received;
                 known.requests += row.requests;

@@ -18,6 +18,7 @@ use super::pick::{Picker, Piece, PieceId, SourceId};
 use super::plan::Want;
 use super::shelf::Arriving;
 use super::source::{Finder, Source};
+use super::supply::{Hashes, Supply};
 use super::throttle::Throttle;
 use super::{SourceRow, SyncError};
 use crate::manifest::ContentId;
@@ -65,6 +66,7 @@ pub struct Download {
     sources: Vec<Arc<Source>>,
     rows: Vec<SourceRow>,
     flights: FuturesUnordered<BoxFuture<'static, Landing>>,
+    hashes: Arc<Hashes>,
     workers: Arc<Semaphore>,
     worker_count: u32,
     idle_since: Option<Instant>,
@@ -111,6 +113,7 @@ impl Download {
             sources: Vec::new(),
             rows: Vec::new(),
             flights: FuturesUnordered::new(),
+            hashes: Arc::default(),
             workers: Arc::new(Semaphore::new(usize::try_from(worker_count).unwrap_or(1))),
             worker_count,
             idle_since: None,
@@ -159,9 +162,11 @@ impl Download {
 
     fn join(&mut self, source: Source) {
         let offer = source.offers.iter().find(|offer| *offer.bundle.root() == self.root);
-        let Some(whole) = offer.map(|offer| offer.whole) else { return };
+        // A web seed is whatever it is: most files of any generation are those of the next.
+        let whole = if source.supply.web().is_some() { Some(true) } else { offer.map(|offer| offer.whole) };
+        let Some(whole) = whole else { return };
         let id = self.picker.join(if whole { Have::Whole } else { Have::None });
-        self.rows.push(SourceRow::new(source.peer));
+        self.rows.push(SourceRow::new(source.name.clone()));
         self.sources.push(Arc::new(source));
         if !whole {
             self.ask_have(id);
@@ -170,9 +175,9 @@ impl Download {
 
     /// Asks a partial source what it has by now.
     fn ask_have(&mut self, id: SourceId) {
-        let Some(client) = self.sources.get(id).map(|source| source.client.clone()) else { return };
+        let Some(supply) = self.sources.get(id).map(|source| source.supply.clone()) else { return };
         let (module, root) = (self.module, self.root);
-        self.flights.push(Box::pin(async move { Landing::Have(id, client.have(module, root).await.ok()) }));
+        self.flights.push(Box::pin(async move { Landing::Have(id, supply.have(module, root).await.ok()) }));
     }
 
     fn hand_out(&mut self) -> Result<(), SyncError> {
@@ -201,9 +206,19 @@ impl Download {
             throttle.take(job.piece().bytes, Instant::now());
         }
         let (stage, workers) = (Arc::clone(&self.stage), Arc::clone(&self.workers));
-        let flight = Flight { source, module: self.module, stage, partial: self.partial(&job)?, workers };
+        let (hashes, provers) = (Arc::clone(&self.hashes), self.provers(&source));
+        let partial = self.partial(&job)?;
+        let flight = Flight { source, module: self.module, stage, partial, workers, hashes, provers };
         self.flights.push(Box::pin(async move { Landing::Piece(id, piece, flight.run(job).await) }));
         Ok(())
+    }
+
+    /// Who may know the hashes that a web seed's bytes are proven by.
+    fn provers(&self, source: &Source) -> Vec<Supply> {
+        if source.supply.web().is_none() {
+            return Vec::new();
+        }
+        self.sources.iter().map(|source| source.supply.clone()).collect()
     }
 
     /// The open partial file of a large content; opened with its first request, closed with its last.
@@ -270,18 +285,18 @@ impl Download {
     fn blame(&mut self, id: SourceId, piece: PieceId, what: &str, finder: &Finder) {
         let banned = self.picker.lied(id, piece, Instant::now());
         let Some(row) = self.rows.get_mut(id) else { return };
-        tracing::warn!(peer = %row.peer, what, "source dropped: its answer does not verify");
+        tracing::warn!(source = %row.name, what, "source dropped: its answer does not verify");
         row.bad += 1;
         row.banned |= banned;
-        finder.ban(row.peer);
+        finder.ban(&row.name);
     }
 
     fn lose(&mut self, id: SourceId, why: &str, finder: &Finder) {
         self.picker.leave(id);
         let Some(row) = self.rows.get(id) else { return };
-        tracing::info!(peer = %row.peer, why, "source lost");
+        tracing::info!(source = %row.name, why, "source lost");
         if !row.banned {
-            finder.lost(row.peer);
+            finder.lost(&row.name);
         }
     }
 

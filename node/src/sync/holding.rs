@@ -165,6 +165,11 @@ impl Holding {
         proof::encode_range(&file, id, size, outboard.as_deref(), range)
     }
 
+    /// The inner hashes of a large file.
+    pub fn hashes(&self, id: &ContentId, size: u64) -> Option<Arc<Outboard>> {
+        self.outboard(id, size, &self.open(id)?).ok().flatten()
+    }
+
     /// True if this content is claimed to be here in this size: then failing to deliver it means damage.
     pub fn claims(&self, id: &ContentId, size: u64) -> bool {
         self.contents.get(id).is_some_and(|place| place.size == size) && !lock(&self.damaged).contains(id)

@@ -4,6 +4,7 @@
 mod backup;
 mod bring;
 pub mod dest;
+pub mod export;
 pub mod fetch;
 pub mod holding;
 pub mod marks;
@@ -15,15 +16,16 @@ pub mod place;
 pub mod plan;
 pub mod publish;
 pub mod resolve;
+pub mod seeds;
 pub mod shelf;
 pub mod source;
+pub mod supply;
 pub mod throttle;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use libp2p::PeerId;
 use thiserror::Error;
 use tracker_less::net::Swarm;
 use tracker_less::record::{CheckedBundle, Generation, ModuleId, ModuleName, PublisherId, RecordError};
@@ -36,6 +38,7 @@ use crate::store::index::{Index, IndexError};
 use crate::store::stage::StageError;
 use crate::store::state::{State, StateError};
 use shelf::Shelf;
+use supply::SourceName;
 
 /// What every flow works with: the state on disk, the index, the swarm, and what this node hands out.
 pub struct Node {
@@ -95,7 +98,7 @@ impl std::fmt::Display for ModuleRef {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceRow {
     /// Who.
-    pub peer: PeerId,
+    pub name: SourceName,
     /// Accepted payload bytes.
     pub received: u64,
     /// Requests sent.
@@ -108,8 +111,8 @@ pub struct SourceRow {
 
 impl SourceRow {
     /// A source that has done nothing yet.
-    pub fn new(peer: PeerId) -> Self {
-        Self { peer, received: 0, requests: 0, bad: 0, banned: false }
+    pub fn new(name: SourceName) -> Self {
+        Self { name, received: 0, requests: 0, bad: 0, banned: false }
     }
 }
 
@@ -123,6 +126,12 @@ pub enum SyncError {
         module: String,
         /// What was tried, and what each said.
         tried: Vec<String>,
+    },
+    /// Web servers cannot be asked at all (11).
+    #[error("no HTTP client: {what}")]
+    Web {
+        /// Why.
+        what: String,
     },
     /// Somebody answered, but had no acceptable head (40).
     #[error("no reachable node knows {module}")]

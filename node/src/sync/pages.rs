@@ -77,9 +77,9 @@ fn offers(source: &Source, root: &Cid) -> bool {
 }
 
 fn drop_source(sources: &mut Vec<Source>, at: usize, lie: bool, why: &str, finder: &Finder) {
-    let peer = sources.remove(at).peer;
-    tracing::warn!(%peer, why, "source dropped while pages were fetched");
-    if lie { finder.ban(peer) } else { finder.lost(peer) }
+    let source = sources.remove(at).name;
+    tracing::warn!(%source, why, "source dropped while pages were fetched");
+    if lie { finder.ban(&source) } else { finder.lost(&source) }
 }
 
 async fn wait(finder: &mut Finder, sources: &mut Vec<Source>, missing: &Missing) -> Result<(), SyncError> {
@@ -116,7 +116,7 @@ async fn ask_content(
     id: ContentId,
     size: u64,
 ) -> Result<(u64, u64), Ask> {
-    let answer = source.client.batch(module.id, &[(id, size)]).await;
+    let answer = source.supply.batch(module.id, &[(id, size)]).await;
     let answer = answer.map_err(|error| Ask::Source(matches!(error, WireError::Lie { .. }), error.to_string()))?;
     let Some(bytes) = answer.into_iter().next().flatten() else { return Ok((0, 0)) };
     if ContentId::of(&bytes) != id {
@@ -128,7 +128,7 @@ async fn ask_content(
 
 /// Asks one source, and puts what verifies into the index. Returns pages and bytes.
 async fn ask(node: &Node, module: &ModuleRef, source: &Source, missing: &[Cid]) -> Result<(u64, u64), Ask> {
-    let answer = source.client.pages(module.id, missing).await;
+    let answer = source.supply.pages(module.id, missing).await;
     let answer = answer.map_err(|error| Ask::Source(matches!(error, WireError::Lie { .. }), error.to_string()))?;
     let mut good = Vec::new();
     for (cid, bytes) in missing.iter().zip(answer) {

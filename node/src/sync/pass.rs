@@ -15,8 +15,8 @@ use super::fetch::Progress;
 use super::place::{Placed, Placing};
 use super::plan::{self, BasisKind, Guard, Local, LocalKind, Plan, Remote, Rules};
 use super::resolve::{Resolved, Wanted, resolve};
-use super::source::Finder;
-use super::{ModuleRef, Node, SourceRow, SyncError, pages};
+use super::source::{Finder, Source};
+use super::{ModuleRef, Node, SourceRow, SyncError, pages, seeds};
 use crate::manifest::ContentId;
 use crate::manifest::entry::{Entry, Node as EntryKind};
 use crate::manifest::filter::Wild;
@@ -81,6 +81,8 @@ pub struct Request {
     pub max_total: Option<u64>,
     /// Most bytes to fetch.
     pub max_transfer: Option<u64>,
+    /// Plain HTTP servers of the module.
+    pub web_seeds: Vec<String>,
     /// Changed files are patched, rather than fetched whole.
     pub delta: bool,
     /// Further directories to take files from, absolute or from the destination on.
@@ -142,7 +144,8 @@ async fn into(
     progress: &Arc<Progress>,
 ) -> Result<Report, SyncError> {
     let start = Instant::now();
-    let mut finder = Finder::start(Arc::clone(node), request.module.clone(), request.hints.clone());
+    let seeds = seeds::open(&request.web_seeds)?;
+    let mut finder = Finder::with_seeds(Arc::clone(node), request.module.clone(), request.hints.clone(), seeds.clone());
     let resolving = resolve(node, &request.module, request.wanted, &mut finder);
     let resolved = match request.contimeout {
         None => resolving.await?,
@@ -152,6 +155,8 @@ async fn into(
     };
     let Resolved { bundle, mut sources, newest } = resolved;
     check_rollback(node, request, &target, &bundle)?;
+    sources.retain(|source| source.supply.web().is_none());
+    sources.extend(seeds.iter().map(|seed| Source::web(seed, &bundle)));
     let root = *bundle.root();
     let count = pages::bring(node, &request.module, root, &request.select, &mut sources, &mut finder).await?;
     let page_seconds = start.elapsed().as_secs_f64();
@@ -178,6 +183,7 @@ async fn into(
     if !request.dry_run && report.plan.has_changes() {
         let own = pass.0.own_dir()?;
         let stage = blocking(move || Ok(Arc::new(Stage::open(&own)?))).await?;
+        seeds::tell_paths(&seeds, request, &pass.1);
         let bringing = Bringing { node, request, stage: &stage, dest: &pass.0.root, progress };
         report.sources = bringing.run(&report, sources, &mut finder).await?;
         report = place(request, report, stage, &pass).await?;

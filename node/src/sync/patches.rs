@@ -12,6 +12,7 @@ use tracker_less::record::ModuleId;
 use super::pass::blocking;
 use super::plan::Want;
 use super::source::{Finder, Source};
+use super::supply::SourceName;
 use super::{SourceRow, SyncError};
 use crate::delta::{MAX_FILE, blocks, patch};
 use crate::manifest::ContentId;
@@ -19,6 +20,7 @@ use crate::manifest::path::TreePath;
 use crate::store::files::Dir;
 use crate::store::locate::locate;
 use crate::store::stage::Stage;
+use crate::wire::client::PeerClient;
 use crate::wire::{Error as WireError, rules};
 
 /// Files worked on at once: bounds memory to as many old and new files of [`MAX_FILE`].
@@ -41,7 +43,8 @@ pub struct Basis {
 
 /// One source's part.
 struct Giver {
-    source: Source,
+    name: SourceName,
+    client: PeerClient,
     absent: AtomicU32,
     bad: AtomicBool,
     received: AtomicU64,
@@ -77,7 +80,8 @@ pub async fn run(
     finder: &Finder,
 ) -> Result<Vec<SourceRow>, SyncError> {
     let whole = |source: &&Source| source.offers.iter().any(|offer| *offer.bundle.root() == root && offer.whole);
-    let givers: Vec<Giver> = sources.iter().filter(whole).cloned().map(Giver::new).collect();
+    let streams = sources.iter().filter(whole).filter_map(|source| Some((&source.name, source.supply.peer()?)));
+    let givers: Vec<Giver> = streams.map(|(name, client)| Giver::new(name.clone(), client.clone())).collect();
     if givers.is_empty() {
         return Ok(Vec::new());
     }
@@ -99,17 +103,17 @@ pub async fn run(
         }
     }
     for liar in givers.iter().filter(|giver| giver.is_bad()) {
-        tracing::warn!(peer = %liar.source.peer, "source dropped: its patches do not verify");
-        finder.ban(liar.source.peer);
-        sources.retain(|source| source.peer != liar.source.peer);
+        tracing::warn!(source = %liar.name, "source dropped: its patches do not verify");
+        finder.ban(&liar.name);
+        sources.retain(|source| source.name != liar.name);
     }
     Ok(givers.iter().map(Giver::row).collect())
 }
 
 impl Giver {
-    fn new(source: Source) -> Self {
+    fn new(name: SourceName, client: PeerClient) -> Self {
         let (absent, bad) = (AtomicU32::new(0), AtomicBool::new(false));
-        Self { source, absent, bad, received: AtomicU64::new(0), requests: AtomicU64::new(0) }
+        Self { name, client, absent, bad, received: AtomicU64::new(0), requests: AtomicU64::new(0) }
     }
 
     fn is_bad(&self) -> bool {
@@ -122,7 +126,7 @@ impl Giver {
             requests: self.requests.load(Ordering::Relaxed),
             bad: u64::from(self.is_bad()),
             banned: self.is_bad(),
-            ..SourceRow::new(self.source.peer)
+            ..SourceRow::new(self.name.clone())
         }
     }
 
@@ -149,7 +153,7 @@ impl Giver {
         }
         let bytes = Arc::clone(old);
         let old_id = blocking(move || Ok(ContentId::of(&bytes))).await.map_err(Miss::Disk)?;
-        let answer = self.source.client.patch(module, (old_id, old.len() as u64), (want.id, want.size)).await?;
+        let answer = self.client.patch(module, (old_id, old.len() as u64), (want.id, want.size)).await?;
         self.requests.fetch_add(1, Ordering::Relaxed);
         let Some(patch) = answer else {
             self.absent.fetch_add(1, Ordering::Relaxed);
@@ -168,7 +172,7 @@ impl Giver {
             return Err(Miss::No);
         }
         let (id, size, block) = (want.id, want.size, blocks::block_length(want.size));
-        let client = &self.source.client;
+        let client = &self.client;
         let sums = client.sums(module, id, size, block).await?.ok_or(Miss::No)?;
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.received.fetch_add(sums.len() as u64, Ordering::Relaxed);

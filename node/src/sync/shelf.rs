@@ -16,6 +16,7 @@ use super::plan::Want;
 use crate::delta::{blocks, patch};
 use crate::manifest::ContentId;
 use crate::store::index::Index;
+use crate::store::outboard::PAIR;
 use crate::store::proof;
 use crate::store::stage::Stage;
 use crate::wire::msg::Held;
@@ -239,6 +240,13 @@ impl Provider for Shelf {
         let (old, new) = (holding.whole(old.0, old.1)?, holding.whole(new.0, new.1)?);
         let patch = patch::make(&old, &new)?;
         (patch.len() as u64 <= rules::MAX_BATCH && patch.len() < new.len()).then_some(patch)
+    }
+
+    fn outboard(&self, module: &ModuleId, id: &ContentId, size: u64, start: u64) -> Option<Vec<u8>> {
+        let bytes = self.holding(module)?.hashes(id, size)?.encode();
+        let start = usize::try_from(start).ok()?.checked_mul(PAIR)?;
+        let end = bytes.len().min(start.saturating_add(usize::try_from(rules::MAX_BATCH).ok()?));
+        bytes.get(start..end).map(<[u8]>::to_vec)
     }
 
     fn sums(&self, module: &ModuleId, id: &ContentId, size: u64, block: u32) -> Option<Vec<u8>> {

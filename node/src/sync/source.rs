@@ -10,7 +10,9 @@ use tokio::task::JoinSet;
 use tracker_less::machine::Event;
 use tracker_less::record::CheckedBundle;
 
+use super::supply::{SourceName, Supply};
 use super::{ModuleRef, Node};
+use crate::web::WebSeed;
 use crate::wire::client::PeerClient;
 use crate::wire::msg::{HeadReply, Hello, Known};
 use crate::wire::{self, Deadlines};
@@ -35,15 +37,24 @@ pub struct Offer {
     pub whole: bool,
 }
 
-/// A node that holds some generation of the module.
+/// Who holds some generation of the module.
 #[derive(Debug, Clone)]
 pub struct Source {
     /// Who it is.
-    pub peer: PeerId,
-    /// The open stream.
-    pub client: PeerClient,
+    pub name: SourceName,
+    /// The way to it.
+    pub supply: Supply,
     /// What it holds.
     pub offers: Vec<Offer>,
+}
+
+impl Source {
+    /// A web seed, taken to hold all of a generation: what it lacks, or has in another version, shows when it is asked.
+    pub fn web(seed: &Arc<WebSeed>, bundle: &CheckedBundle) -> Self {
+        let name = SourceName::Web(seed.url().to_owned());
+        let offers = vec![Offer { bundle: bundle.clone(), whole: true }];
+        Self { name, supply: Supply::Web(Arc::clone(seed)), offers }
+    }
 }
 
 /// How a run stands with a node.
@@ -88,11 +99,17 @@ impl Drop for Finder {
 impl Finder {
     /// Starts looking: `hints` are dialled, and connected nodes, nominations and the DHT are asked, all at once.
     pub fn start(node: Arc<Node>, module: ModuleRef, hints: Vec<Multiaddr>) -> Self {
+        Self::with_seeds(node, module, hints, Vec::new())
+    }
+
+    /// The same, with web seeds that may have a static export.
+    pub fn with_seeds(node: Arc<Node>, module: ModuleRef, hints: Vec<Multiaddr>, seeds: Vec<Arc<WebSeed>>) -> Self {
         let (sender, found) = mpsc::channel(QUEUE);
-        let shared = Arc::new(Mutex::new(Shared { hints: hints.len().min(MAX_PEERS), ..Shared::default() }));
+        let hint_count = hints.len().min(MAX_PEERS).saturating_add(seeds.len());
+        let shared = Arc::new(Mutex::new(Shared { hints: hint_count, ..Shared::default() }));
         let news = Arc::new(Notify::new());
         let search = Search { node, module, shared: Arc::clone(&shared), news: Arc::clone(&news), sender };
-        let search = tokio::spawn(search.run(hints));
+        let search = tokio::spawn(search.run(hints, seeds));
         Self { found, shared, news, search }
     }
 
@@ -115,13 +132,20 @@ impl Finder {
     }
 
     /// Never asks this node again.
-    pub fn ban(&self, peer: PeerId) {
-        lock(&self.shared).peers.insert(peer, Standing::Banned);
+    pub fn ban(&self, name: &SourceName) {
+        self.stands(name, Standing::Banned);
     }
 
     /// The stream to this node ended: it may be asked again.
-    pub fn lost(&self, peer: PeerId) {
-        lock(&self.shared).peers.insert(peer, Standing::Again);
+    pub fn lost(&self, name: &SourceName) {
+        self.stands(name, Standing::Again);
+    }
+
+    /// A web seed that is left does not come back in this run.
+    fn stands(&self, name: &SourceName, standing: Standing) {
+        if let SourceName::Peer(peer) = name {
+            lock(&self.shared).peers.insert(*peer, standing);
+        }
     }
 
     /// True once every way in was tried, and nobody is being asked.
@@ -165,11 +189,14 @@ struct Search {
 }
 
 impl Search {
-    async fn run(self, hints: Vec<Multiaddr>) {
+    async fn run(self, hints: Vec<Multiaddr>, seeds: Vec<Arc<WebSeed>>) {
         let mut asks = JoinSet::new();
         self.node.swarm.tell(Event::Watch { module: self.module.id }).await;
         for hint in hints.into_iter().take(MAX_PEERS) {
             asks.spawn(self.clone().dial(hint));
+        }
+        for seed in seeds {
+            asks.spawn(self.clone().look_at(seed));
         }
         loop {
             for nomination in self.node.swarm.mirrors(self.module.id).await {
@@ -243,6 +270,32 @@ impl Search {
         self.news.notify_one();
     }
 
+    /// Reads the head of a web seed's static export, if there is one.
+    async fn look_at(self, seed: Arc<WebSeed>) {
+        match self.exported(&seed).await {
+            Ok(bundle) => {
+                lock(&self.shared).answered = true;
+                // Without a run that listens it does not matter.
+                let _ = self.sender.send(Source::web(&seed, &bundle)).await;
+            }
+            Err(why) => self.note(format!("{}: {why}", seed.url())),
+        }
+        let mut shared = lock(&self.shared);
+        shared.hints = shared.hints.saturating_sub(1);
+        drop(shared);
+        self.news.notify_one();
+    }
+
+    async fn exported(&self, seed: &WebSeed) -> Result<CheckedBundle, String> {
+        let bytes = seed.bundle().await.map_err(text)?.ok_or("no static export")?;
+        let bundle = CheckedBundle::verify(&bytes).map_err(|error| error.to_string())?;
+        if bundle.module() != self.module.id {
+            return Err("the export of another module".to_owned());
+        }
+        self.witness(&bundle).await;
+        Ok(bundle)
+    }
+
     /// Opens a stream, exchanges heads, and hands the node on if it holds something.
     async fn ask(&self, peer: PeerId) {
         let standing = match self.exchange(peer).await {
@@ -272,7 +325,7 @@ impl Search {
         let known = seen.as_ref().map(Known::of);
         let reply = client.head(self.module.id, known, None, SAMPLE).await.map_err(text)?;
         let offers = self.digest(peer, reply, seen).await?;
-        Ok(Source { peer, client, offers })
+        Ok(Source { name: SourceName::Peer(peer), supply: Supply::Peer(client), offers })
     }
 
     /// Verifies what a node answered, takes note of it, and says which generations it holds.

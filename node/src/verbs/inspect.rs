@@ -137,7 +137,7 @@ pub async fn resolve(service: &Service, wish: &Target, out: &Output) -> Result<V
     let answers: Vec<Value> = found
         .sources
         .iter()
-        .flat_map(|source| source.offers.iter().map(move |offer| (source.peer, offer)))
+        .flat_map(|source| source.offers.iter().map(move |offer| (&source.name, offer)))
         .map(|(peer, offer)| json!({ "peer_id": peer.to_string(), "seq": offer.bundle.generation().seq, "whole": offer.whole }))
         .collect();
     let exact = Reference { at: reference.at, peers: Vec::new(), ..reference.clone() };

@@ -20,6 +20,7 @@ use crate::service::Service;
 use crate::sync::fetch::Progress;
 use crate::sync::pass::{self, Kind, Report, Request};
 use crate::sync::plan::{BasisKind, Rules};
+use crate::sync::supply::SourceName;
 use crate::sync::{SourceRow, unix_now};
 
 /// How often progress is told.
@@ -71,6 +72,8 @@ pub struct Pass {
     pub watch: bool,
     /// `--link-dest` and its like.
     pub bases: Vec<(BasisKind, PathBuf)>,
+    /// `--web-seed`.
+    pub web_seeds: Vec<String>,
     /// `--no-delta`.
     pub no_delta: bool,
     /// `--bwlimit`, bytes per second.
@@ -177,6 +180,7 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
         max_transfer: wish.max_transfer,
         contimeout: wish.contimeout.map(Duration::from_secs),
         bwlimit: wish.bwlimit,
+        web_seeds: wish.web_seeds.clone(),
         delta: !wish.no_delta,
         bases: wish.bases.clone(),
     })
@@ -262,9 +266,14 @@ fn check_age(wish: &Pass, report: &Report) -> Result<(), Failure> {
 
 fn done(report: &Report, (received, sent): (u64, u64)) -> Value {
     let trackers = &report.bundle.charter().trackers;
-    let is_origin = |row: &&SourceRow| trackers.contains(&row.peer);
-    let origin: u64 = report.sources.iter().filter(is_origin).map(|row| row.received).sum();
-    let all: u64 = report.sources.iter().map(|row| row.received).sum();
+    let (mut origin, mut peers, mut web_seeds) = (0, 0, 0);
+    for row in &report.sources {
+        match &row.name {
+            SourceName::Peer(peer) if trackers.contains(peer) => origin += row.received,
+            SourceName::Peer(_) => peers += row.received,
+            SourceName::Web(_) => web_seeds += row.received,
+        }
+    }
     json!({
         "event": "done",
         "seq": report.bundle.generation().seq,
@@ -275,7 +284,7 @@ fn done(report: &Report, (received, sent): (u64, u64)) -> Value {
         "received": received,
         "sent": sent,
         "reused": report.plan.reused,
-        "from": { "origin": origin, "peers": all - origin, "web_seeds": 0, "classic": 0 },
+        "from": { "origin": origin, "peers": peers, "web_seeds": web_seeds, "classic": 0 },
         "sources": report.sources.iter().map(source).collect::<Vec<_>>(),
         "pages": report.pages,
         "stale": is_stale(&report.bundle),
@@ -288,9 +297,13 @@ fn is_stale(bundle: &CheckedBundle) -> bool {
 }
 
 fn source(row: &SourceRow) -> Value {
+    let (key, kind) = match &row.name {
+        SourceName::Peer(_) => ("peer_id", "peer"),
+        SourceName::Web(_) => ("url", "web_seed"),
+    };
     json!({
-        "peer_id": row.peer.to_string(),
-        "kind": "peer",
+        key: row.name.to_string(),
+        "kind": kind,
         "received": row.received,
         "requests": row.requests,
         "bad": row.bad,

@@ -17,6 +17,7 @@ use crate::manifest::selection::Selection;
 use crate::reference::Reference;
 use crate::service::Service;
 use crate::store::state::{Registration, Role};
+use crate::sync::export;
 use crate::sync::marks::placed;
 use crate::sync::publish::{self, Published, Request, is_failure};
 use crate::sync::source::Finder;
@@ -58,6 +59,8 @@ pub struct Publish {
     pub itemize: bool,
     /// Ask nobody.
     pub offline: bool,
+    /// Write a static export there, absolute.
+    pub export: Option<PathBuf>,
 }
 
 /// Publishes, registers, and lets the swarm know.
@@ -83,6 +86,7 @@ pub async fn publish(service: &Service, request: Publish, out: &Output) -> Resul
     }
     if let Some(bundle) = &published.bundle {
         register(service, &request, &module, bundle).await?;
+        export(service, &request, &module, bundle).await?;
     }
     finish(service, &request, &module, &published).await
 }
@@ -194,6 +198,22 @@ async fn register(
     if service.serves() {
         service.hold(module).await?;
     }
+    Ok(())
+}
+
+async fn export(
+    service: &Service,
+    request: &Publish,
+    module: &ModuleRef,
+    bundle: &CheckedBundle,
+) -> Result<(), Failure> {
+    let Some(to) = request.export.clone() else { return Ok(()) };
+    let (node, outboards) = (Arc::clone(&service.node), service.outboards(&module.id)?);
+    let (bundle, tree) = (bundle.clone(), request.dir.clone());
+    let work = move || export::export(&node.index, &outboards, &bundle, &tree, &to);
+    let exported = tokio::task::spawn_blocking(work).await;
+    let exported = exported.map_err(|error| Failure::new(Exit::Memory, error.to_string()))??;
+    tracing::info!(files = exported.files, written = exported.written, "static export");
     Ok(())
 }
 

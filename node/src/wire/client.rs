@@ -17,10 +17,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::frame::{Frame, FrameReader, FrameWriter, MAX_FRAME, within};
 use super::msg::{
-    GetBatch, GetHave, GetHead, GetPages, GetPatch, GetRange, GetSlices, GetSums, HeadReply, Hello, Known, Message,
-    Parts, Told, VERSION,
+    GetBatch, GetHave, GetHead, GetOutboard, GetPages, GetPatch, GetRange, GetSlices, GetSums, HeadReply, Hello, Known,
+    Message, Parts, Told, VERSION,
 };
 use super::{ContentId, Deadlines, Error, Have, ModuleId, rules};
+use crate::store::outboard::{self, Outboard, WIDE_GROUP};
 
 /// Bytes asked for and not yet received, in KiB.
 const IN_FLIGHT_KIB: u32 = 16 << 10;
@@ -194,6 +195,20 @@ impl PeerClient {
         self.one(Message::GetSlices(GetSlices { module, id, size, slices })).await
     }
 
+    /// The inner hashes of a file over 256 KiB, verified.
+    pub async fn hashes(&self, module: ModuleId, id: ContentId, size: u64) -> Result<Option<Outboard>, Error> {
+        let pairs = outboard::parents(size, WIDE_GROUP);
+        let (mut bytes, mut start) = (Vec::new(), 0);
+        while start < pairs {
+            let part = self.one(Message::GetOutboard(GetOutboard { module, id, size, start })).await?;
+            let Some(part) = part else { return Ok(None) };
+            bytes.extend(part);
+            start = u64::try_from(bytes.len() / outboard::PAIR).unwrap_or(pairs);
+        }
+        let outboard = Outboard::decode(&id, size, &bytes);
+        outboard.map(Some).ok_or(Error::Lie { what: "hashes of another file" })
+    }
+
     async fn one(&self, request: Message) -> Result<Option<Vec<u8>>, Error> {
         Ok(parts(self.ask(request).await?)?.into_vec().pop().flatten())
     }
@@ -274,7 +289,8 @@ fn parts(answer: Message) -> Result<Parts, Error> {
         | Message::Batch(parts)
         | Message::Patch(parts)
         | Message::Sums(parts)
-        | Message::Slices(parts) => Ok(parts),
+        | Message::Slices(parts)
+        | Message::Outboard(parts) => Ok(parts),
         _ => Err(Error::Closed),
     }
 }

@@ -50,6 +50,8 @@ pub trait Provider: Send + Sync + 'static {
     fn range(&self, module: &ModuleId, id: &ContentId, size: u64, range: Range<u64>) -> Option<Vec<u8>>;
     /// What makes the file `new` from the file `old`, each an id and its size; at most [`rules::MAX_BATCH`] bytes.
     fn patch(&self, module: &ModuleId, old: (&ContentId, u64), new: (&ContentId, u64)) -> Option<Vec<u8>>;
+    /// The pairs of a file's outboard from number `start` on (FORMAT.md), at most 1 MiB.
+    fn outboard(&self, module: &ModuleId, id: &ContentId, size: u64, start: u64) -> Option<Vec<u8>>;
     /// The sums of all blocks of a file of `size` bytes (see [`crate::delta::blocks`]).
     fn sums(&self, module: &ModuleId, id: &ContentId, size: u64, block: u32) -> Option<Vec<u8>>;
     /// Parts of a file of `size` bytes, first byte and length each, one after the other.

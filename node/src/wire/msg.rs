@@ -255,6 +255,22 @@ pub struct GetSlices {
     pub slices: Vec<(u64, u32)>,
 }
 
+/// Asks for the inner hashes of a file over 256 KiB, by which bytes from anywhere can be verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetOutboard {
+    /// Whose file.
+    #[serde(with = "super::id")]
+    pub module: ModuleId,
+    /// Which file.
+    #[serde(with = "super::id")]
+    pub id: ContentId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// From which pair on; up to 1 MiB of them comes.
+    pub start: u64,
+}
+
 /// Answers requests for bytes: one slot for each thing asked, in order, its bytes or absent. When not everything fits into
 /// one frame there are fewer slots, at least one, and the rest is to be asked for again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -342,6 +358,8 @@ pub enum Message {
     Sums(Parts),
     GetSlices(GetSlices),
     Slices(Parts),
+    GetOutboard(GetOutboard),
+    Outboard(Parts),
 }
 
 impl Message {
@@ -368,6 +386,8 @@ impl Message {
             Self::Sums(_) => 35,
             Self::GetSlices(_) => 36,
             Self::Slices(_) => 37,
+            Self::GetOutboard(_) => 38,
+            Self::Outboard(_) => 39,
         }
     }
 
@@ -385,8 +405,11 @@ impl Message {
             Self::GetPatch(body) => encode(body),
             Self::GetSums(body) => encode(body),
             Self::GetSlices(body) => encode(body),
+            Self::GetOutboard(body) => encode(body),
             Self::Pages(parts) | Self::Range(parts) | Self::Batch(parts) => encode(&parts.sizes),
-            Self::Patch(parts) | Self::Sums(parts) | Self::Slices(parts) => encode(&parts.sizes),
+            Self::Patch(parts) | Self::Sums(parts) | Self::Slices(parts) | Self::Outboard(parts) => {
+                encode(&parts.sizes)
+            }
             Self::GetHave(body) => encode(body),
             Self::Have(have) => encode(&Written::from(have)),
         }
@@ -405,14 +428,14 @@ impl Message {
     fn parts(&self) -> Option<&Parts> {
         match self {
             Self::Pages(parts) | Self::Range(parts) | Self::Batch(parts) => Some(parts),
-            Self::Patch(parts) | Self::Sums(parts) | Self::Slices(parts) => Some(parts),
+            Self::Patch(parts) | Self::Sums(parts) | Self::Slices(parts) | Self::Outboard(parts) => Some(parts),
             _ => None,
         }
     }
 
     /// Reads a message of type `kind`: one that is known, in canonical form, with no byte too many.
     pub fn decode(kind: u8, packed: bool, header: &[u8], bulk: Vec<u8>) -> Result<Self, Error> {
-        let carries = matches!(kind, 19 | 21 | 23 | 33 | 35 | 37);
+        let carries = matches!(kind, 19 | 21 | 23 | 33 | 35 | 37 | 39);
         if !carries && (packed || !bulk.is_empty()) {
             return Err(Error::Lie { what: "bulk bytes where there are none" });
         }
@@ -437,6 +460,8 @@ impl Message {
             35 => Self::Sums(Parts::read(decode(header)?, packed, bulk)?),
             36 => Self::GetSlices(decode(header)?),
             37 => Self::Slices(Parts::read(decode(header)?, packed, bulk)?),
+            38 => Self::GetOutboard(decode(header)?),
+            39 => Self::Outboard(Parts::read(decode(header)?, packed, bulk)?),
             _ => return Err(Error::Lie { what: "an unknown frame type" }),
         })
     }

@@ -1,8 +1,9 @@
 //! What may be asked, and what answers it. Pure: both sides judge each other by these rules.
 
 use crate::delta::{MAX_FILE, blocks};
+use crate::store::outboard::{self, WIDE_GROUP};
 
-use super::msg::{GetHead, GetRange, GetSlices, GetSums, HeadReply, Message, Parts, Told};
+use super::msg::{GetHead, GetOutboard, GetRange, GetSlices, GetSums, HeadReply, Message, Parts, Told};
 
 /// Pages in one request.
 pub const MAX_PAGES: usize = 256;
@@ -28,6 +29,8 @@ pub const MAX_HOLDS: usize = 8;
 pub const MAX_TEXT: usize = 256;
 /// Slices in one request.
 pub const MAX_SLICES: usize = 4096;
+/// Largest file whose inner hashes are told: they are 64 MiB then.
+pub const MAX_PROVABLE: u64 = 256 << 30;
 /// Bytes worked on that cost as much as one byte sent.
 const WORK: u64 = 8;
 /// What an answer without content is taken to cost, in bytes.
@@ -51,6 +54,10 @@ pub fn request(message: &Message) -> Result<(), &'static str> {
         Message::GetPatch(get) => fits(get.old_size.max(get.size) <= MAX_FILE, "a file too large for a patch"),
         Message::GetSums(get) => sums(get),
         Message::GetSlices(get) => slices(get),
+        Message::GetOutboard(get) => fits(
+            get.size <= MAX_PROVABLE && get.start < outboard::parents(get.size, WIDE_GROUP),
+            "no such pair of hashes",
+        ),
         _ => Err("not a request"),
     }
 }
@@ -94,6 +101,12 @@ fn sums(get: &GetSums) -> Result<(), &'static str> {
     if fits && blocks::sums_length(get.size, get.block) <= MAX_BATCH { Ok(()) } else { Err("blocks of a wrong length") }
 }
 
+/// Bytes of the answer: all pairs from the first one asked for, up to a full frame.
+fn pairs(get: &GetOutboard) -> u64 {
+    let left = outboard::parents(get.size, WIDE_GROUP).saturating_sub(get.start);
+    left.saturating_mul(outboard::PAIR as u64).min(MAX_BATCH)
+}
+
 fn slices(get: &GetSlices) -> Result<(), &'static str> {
     if get.size > MAX_FILE || !(1..=MAX_SLICES).contains(&get.slices.len()) {
         return Err("a file too large for slices, or no slices or too many");
@@ -131,6 +144,7 @@ pub fn cost(request: &Message) -> u64 {
         Message::GetPatch(get) => get.old_size.saturating_add(get.size).max(SMALL_ANSWER) / WORK,
         Message::GetSums(get) => get.size.max(SMALL_ANSWER) / WORK,
         Message::GetSlices(get) => sliced(get).saturating_add(get.size / WORK),
+        Message::GetOutboard(get) => pairs(get),
         _ => SMALL_ANSWER,
     }
 }
@@ -168,6 +182,7 @@ pub fn answer(request: &Message, answer: &Message) -> Result<(), &'static str> {
         }
         (Message::GetSums(get), Message::Sums(parts)) => exactly(parts, blocks::sums_length(get.size, get.block)),
         (Message::GetSlices(get), Message::Slices(parts)) => exactly(parts, sliced(get)),
+        (Message::GetOutboard(get), Message::Outboard(parts)) => exactly(parts, pairs(get)),
         _ => Err("an answer of another kind"),
     }
 }

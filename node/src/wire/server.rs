@@ -246,6 +246,10 @@ fn answer(request: Message, provider: &dyn Provider, peer: PeerId) -> Message {
         Message::GetSlices(get) => {
             Message::Slices(Parts::one(provider.slices(&module, &get.id, get.size, &get.slices)).pack())
         }
+        // Hashes are noise.
+        Message::GetOutboard(get) => {
+            Message::Outboard(Parts::one(provider.outboard(&module, &get.id, get.size, get.start)))
+        }
         _ => refuse(Code::BAD_REQUEST, "not a request"),
     }
 }
@@ -260,6 +264,7 @@ fn module_of(request: &Message) -> Option<ModuleId> {
         Message::GetPatch(get) => Some(get.module),
         Message::GetSums(get) => Some(get.module),
         Message::GetSlices(get) => Some(get.module),
+        Message::GetOutboard(get) => Some(get.module),
         _ => None,
     }
 }

@@ -153,3 +153,26 @@ fn a_monstrous_size_is_an_error_not_an_overflow() {
         }
     }
 }
+
+#[test]
+fn bytes_from_anywhere_are_proven_by_the_outboard() {
+    let bytes: Vec<u8> = (0..3_000_000u32).flat_map(|number| number.to_le_bytes()).take(2_500_001).collect();
+    let size = bytes.len() as u64;
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, &bytes).unwrap();
+    let hashed = hash_file(&file).unwrap();
+    let outboard = outboard_of(&hashed.id, &bytes).unwrap();
+    assert_eq!(Some(&outboard), hashed.outboard.as_ref());
+    assert_eq!(outboard_of(&hashed.id, &bytes[1..]), None);
+    for range in [0..16_384, 16_384..1_064_960, 1_048_576..2_097_152, 2_097_152..size, 2_490_368..size] {
+        let wide = widened(&range, size);
+        let mut part = bytes[index(wide.start)..index(wide.end)].to_vec();
+        let encoded = encode_bytes((wide.start, &part), &hashed.id, &outboard, range.clone()).unwrap();
+        assert_eq!(encoded, encode_range(&file, &hashed.id, size, Some(&outboard), range.clone()).unwrap());
+        let at = index(range.start - wide.start);
+        part[at] ^= 1;
+        assert!(encode_bytes((wide.start, &part), &hashed.id, &outboard, range.clone()).is_err());
+        part.truncate(at);
+        assert!(encode_bytes((wide.start, &part), &hashed.id, &outboard, range).is_err());
+    }
+}

@@ -13,6 +13,7 @@ use crate::store::stage::{Partial, Stage, StageError};
 use crate::sync::SyncError;
 use crate::sync::plan::Want;
 use crate::sync::source::Source;
+use crate::sync::supply::{Hashes, Supply};
 use crate::wire::Error as WireError;
 
 /// How one request ended.
@@ -38,6 +39,9 @@ pub(super) struct Flight {
     pub(super) stage: Arc<Stage>,
     pub(super) partial: Option<Arc<Partial>>,
     pub(super) workers: Arc<Semaphore>,
+    pub(super) hashes: Arc<Hashes>,
+    /// Whom to ask for hashes.
+    pub(super) provers: Vec<Supply>,
 }
 
 impl Flight {
@@ -56,7 +60,7 @@ impl Flight {
 
     async fn batch(self, wants: Vec<Want>) -> Result<Outcome, WireError> {
         let asked: Vec<_> = wants.iter().map(|want| (want.id, want.size)).collect();
-        let answer = self.source.client.batch(self.module, &asked).await?;
+        let answer = self.source.supply.batch(self.module, &asked).await?;
         let stage = self.stage;
         Ok(blocking(&self.workers, move || {
             let mut lacks = Vec::new();
@@ -79,7 +83,12 @@ impl Flight {
     }
 
     async fn part(self, want: Want, range: Range<u64>) -> Result<Outcome, WireError> {
-        let answer = self.source.client.range(self.module, want.id, want.size, range.clone()).await?;
+        let (module, file) = (self.module, (want.id, want.size));
+        let hashes = match self.source.supply {
+            Supply::Peer(_) => None,
+            Supply::Web(_) => self.hashes.get(module, file, &self.provers).await,
+        };
+        let answer = self.source.supply.range(module, file, range.clone(), hashes).await?;
         let Some(encoded) = answer else { return Ok(Outcome::Lacks(vec![want])) };
         let Some(partial) = self.partial else { return Ok(Outcome::Done) };
         Ok(blocking(&self.workers, move || match proof::decode_range(&want.id, want.size, range, &encoded) {

@@ -65,6 +65,11 @@ fn frames() -> Vec<(&'static str, Frame)> {
             })),
         ),
         ("Slices", ask(Message::Slices(Parts::one(Some(b"slices".to_vec()))))),
+        (
+            "GetOutboard",
+            ask(Message::GetOutboard(GetOutboard { module: module(), id: content(1), size: 1 << 20, start: 1 })),
+        ),
+        ("Outboard", ask(Message::Outboard(Parts::one(Some(vec![7; 64]))))),
         ("GetHave", ask(Message::GetHave(GetHave { module: module(), root: page_id(1) }))),
         ("Have", ask(Message::Have(Have::Runs(vec![(0, 3), (7, 1)])))),
     ]

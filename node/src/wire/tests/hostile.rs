@@ -5,7 +5,7 @@ use futures::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::frame::{Frame, FrameReader, MAX_FRAME};
 use super::super::msg::{
-    Code, GetBatch, GetHead, GetPages, GetPatch, GetRange, GetSlices, GetSums, Message, Refusal, Told,
+    Code, GetBatch, GetHead, GetOutboard, GetPages, GetPatch, GetRange, GetSlices, GetSums, Message, Refusal, Told,
 };
 use super::*;
 
@@ -57,6 +57,10 @@ fn slices(slices: Vec<(u64, u32)>) -> Vec<u8> {
     request(Message::GetSlices(GetSlices { module: module(), id: content(1), size: 3 << 20, slices }))
 }
 
+fn outboard(size: u64, start: u64) -> Vec<u8> {
+    request(Message::GetOutboard(GetOutboard { module: module(), id: content(1), size, start }))
+}
+
 #[tokio::test]
 async fn a_request_that_breaks_a_rule_is_refused_and_ends_the_stream() {
     let shelf = Arc::new(Shelf::default());
@@ -101,6 +105,9 @@ async fn a_request_that_breaks_a_rule_is_refused_and_ends_the_stream() {
         (slices(vec![(u64::MAX, 10)]), "slices out of order or beyond the end"),
         (slices(vec![(3 << 20, 10)]), "slices out of order or beyond the end"),
         (slices(vec![(0, 2 << 20)]), "slices too long"),
+        (outboard(1000, 0), "no such pair of hashes"),
+        (outboard(1 << 20, 3), "no such pair of hashes"),
+        (outboard(u64::MAX, 0), "no such pair of hashes"),
         (unknown, "an unknown frame type"),
         (trailing, "bulk bytes where there are none"),
         ([range(0, 16_384), range(0, 16_384)].concat(), "requests out of order"),

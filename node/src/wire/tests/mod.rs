@@ -116,6 +116,11 @@ impl Provider for Shelf {
         crate::delta::patch::make(self.small.get(old.0)?, self.small.get(new.0)?)
     }
 
+    fn outboard(&self, _: &ModuleId, id: &ContentId, _: u64, start: u64) -> Option<Vec<u8>> {
+        let hashed = self.small.contains_key(id).then(|| vec![7; 64 * usize::try_from(4 - start).unwrap()]);
+        hashed.filter(|bytes| !bytes.is_empty())
+    }
+
     fn sums(&self, _: &ModuleId, id: &ContentId, _: u64, block: u32) -> Option<Vec<u8>> {
         Some(crate::delta::blocks::sums(self.small.get(id)?, block))
     }

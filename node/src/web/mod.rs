@@ -1,0 +1,8 @@
+//! Web seeds: plain HTTP servers of the same tree. They know nothing of it; every byte is checked here, by the hashes that peers or
+//! the publisher's static export tell.
+
+pub mod client;
+mod seed;
+mod status;
+
+pub use seed::WebSeed;
