@@ -216,3 +216,30 @@ fn what_is_no_daemon_gets_one_clear_line() {
     let nobody = lab.machine("n").run(&[&"--no-dht", &"fetch", &"--no-classic", &url(free_port()), &lab.path("d")]);
     assert!(nobody.expect(10).stderr.contains("refused"));
 }
+
+#[test]
+fn the_example_of_a_daemon_works_with_the_lines_of_motd() {
+    let lab = Lab::new();
+    let (publisher, tree) = (lab.machine("p"), Tree::new(lab.path("t")));
+    tree.file("a", "one").file("dir/b", noise(1, 70_000));
+    publisher.run(&[&"motd"]).expect(1);
+    let node = publisher.serve(&[]);
+    publisher.json(&[&"publish", &tree.root(), &"--module", &"pub"]);
+    let lines = publisher.json(&[&"motd"]);
+    let blocks = publisher.ok(&[&"motd"]).lines();
+    assert_eq!(blocks.iter().filter(|line| line.starts_with('#')).count(), 3, "{blocks:?}");
+    assert_eq!(lines["well_known"]["modules"][0]["path"], "/");
+    std::fs::write(lab.path("motd"), format!("Welcome.\n{}\n", lines["motd"].as_str().unwrap())).unwrap();
+    let example = include_str!("../examples/rsyncd/rsyncd.conf");
+    let config = example
+        .replace("/srv/pub", &tree.root().display().to_string())
+        .replace("/etc/rsyncd.motd", &lab.path("motd").display().to_string())
+        .replace("/var/log/rsyncd.log", &lab.path("log").display().to_string())
+        .replace("use chroot = yes\nuid = nobody\ngid = nogroup\n", "use chroot = no\n");
+    let daemon = Daemon::with_config(&lab, &config);
+    let url = format!("rsync://127.0.0.1:{}/pub", daemon.port());
+    lab.machine("c").ok(&[&"--no-dht", &"fetch", &"--accept-new", &"--no-classic", &url, &lab.path("copy")]);
+    assert_same(tree.root(), &lab.path("copy"));
+    assert!(rsync(&["-a", &url], &lab.path("stock")).status.success());
+    drop(node);
+}

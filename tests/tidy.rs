@@ -116,12 +116,18 @@ fn plan_and_pick_are_pure() {
 
 #[test]
 fn left_uses_right_and_never_back() {
-    let layers = ["cli", "verbs", "service", "control", "sync", "wire", "store", "manifest"];
-    let may_not: [(&str, &[&str]); 5] = [
+    let layers = ["cli", "verbs", "attach", "service", "control", "sync", "web", "wire", "store", "delta", "manifest"];
+    let may_not: [(&str, &[&str]); 8] = [
+        (
+            "node/src/delta",
+            &["store", "wire", "web", "sync", "control", "service", "verbs", "attach", "cli", "ui", "config"],
+        ),
         ("node/src/manifest", &["store", "wire", "sync", "control", "service", "verbs", "cli", "ui", "config"]),
         ("node/src/store", &["wire", "sync", "control", "service", "verbs", "cli", "ui", "config"]),
-        ("node/src/wire", &["store", "sync", "control", "service", "verbs", "cli", "ui", "config"]),
-        ("node/src/sync", &["control", "service", "verbs", "cli", "ui", "config"]),
+        ("node/src/web", &["sync", "control", "service", "verbs", "attach", "cli", "ui", "config"]),
+        ("node/src/attach", &["store", "sync", "control", "service", "verbs", "cli", "ui", "config"]),
+        ("node/src/wire", &["web", "sync", "control", "service", "verbs", "cli", "ui", "config"]),
+        ("node/src/sync", &["attach", "control", "service", "verbs", "cli", "ui", "config"]),
         ("node/src/verbs", &["cli", "config"]),
     ];
     for (dir, forbidden) in may_not {

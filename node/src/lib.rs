@@ -1,6 +1,6 @@
 //! murmir: rsync's agility with a swarm behind it.
 //!
-//! Left may use right: cli -> attach -> verbs -> service, control -> sync -> web -> wire -> store -> manifest -> `tracker_less`.
+//! Left may use right: cli -> control, verbs -> service, attach -> sync -> web -> wire -> store -> delta, manifest -> `tracker_less`.
 
 pub mod attach;
 pub mod cli;

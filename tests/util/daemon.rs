@@ -18,16 +18,22 @@ pub struct Daemon {
 impl Daemon {
     /// Serves `dir` with these lines of MOTD and settings of the module.
     pub fn start(lab: &Lab, dir: &Path, motd: &str, settings: &str) -> Self {
-        let (config, text, log) = (lab.path("rsyncd.conf"), lab.path("motd"), lab.path("rsyncd.named"));
+        let (text, log) = (lab.path("motd"), lab.path("rsyncd.named"));
         std::fs::write(&text, motd).expect("motd");
-        let port = free_port();
         let lines = format!(
             "use chroot = no\nmotd file = {}\n[tree]\npath = {}\nearly exec = echo named >> {}\n{settings}\n",
             text.display(),
             dir.display(),
             log.display()
         );
+        Self::with_config(lab, &lines)
+    }
+
+    /// With a configuration of its own.
+    pub fn with_config(lab: &Lab, lines: &str) -> Self {
+        let (config, log) = (lab.path("rsyncd.conf"), lab.path("rsyncd.named"));
         std::fs::write(&config, lines).expect("config");
+        let port = free_port();
         let child = Command::new("rsync")
             .args(["--daemon", "--no-detach", "--address=127.0.0.1", "--log-file=/dev/null"])
             .arg(format!("--port={port}"))

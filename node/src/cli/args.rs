@@ -209,7 +209,7 @@ pub enum Command {
     Peers,
     /// Lines for an MOTD, DNS and the web that lead others here
     Motd {
-        /// The module
-        reference: String,
+        /// The module [default: all that are published here]
+        reference: Option<String>,
     },
 }

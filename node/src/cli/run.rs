@@ -29,7 +29,7 @@ use crate::service::{self, Service, Settings};
 use crate::store::state::State;
 use crate::ui::{Ui, is_coloured};
 use crate::verbs::compare::{Compare, Tree};
-use crate::verbs::inspect::Target;
+use crate::verbs::inspect::{Motd, Target};
 use crate::verbs::list::{Find, Ls};
 use crate::verbs::pass::Pass;
 use crate::verbs::publish::Publish;
@@ -357,7 +357,7 @@ fn to_verb(command: Command, global: &Global) -> Result<Verb, Failure> {
         }
         Command::Resolve { reference } => Verb::Resolve(Target { reference }),
         Command::Mirrors { reference } => Verb::Mirrors(Target { reference }),
-        Command::Motd { reference } => Verb::Motd(Target { reference }),
+        Command::Motd { reference } => Verb::Motd(Motd { reference }),
         Command::Peers => Verb::Peers,
         Command::Status => Verb::Status,
         // The others never come here.

@@ -9,6 +9,7 @@ use tracker_less::record::CheckedBundle;
 
 use super::pass::{reference, selector};
 use super::{Event, Output};
+use crate::attach::offer::MAX_LINE;
 use crate::error::{Exit, Failure};
 use crate::manifest::entry::{Entry, Node as Kind};
 use crate::manifest::select::{Depth, Selector};
@@ -18,6 +19,7 @@ use crate::reference::Reference;
 use crate::service::Service;
 use crate::store::files::Dir;
 use crate::store::stage::Stage;
+use crate::store::state::Role;
 use crate::sync::fetch::{Download, Progress};
 use crate::sync::plan::Want;
 use crate::sync::resolve::{Resolved, resolve as find_head};
@@ -33,6 +35,13 @@ const CHUNK: usize = 256 << 10;
 pub struct Target {
     /// As text.
     pub reference: String,
+}
+
+/// Which modules the lines are to lead to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Motd {
+    /// As text; none: all that are published here.
+    pub reference: Option<String>,
 }
 
 /// A tree whose selected pages are in the index.
@@ -199,23 +208,51 @@ pub async fn mirrors(service: &Service, wish: &Target, out: &Output) -> Result<V
     Ok(Value::Null)
 }
 
-/// The lines that lead others here: MOTD, DNS, web.
+/// The lines that lead others to a module, or to all that are published here: MOTD, DNS, web.
 ///
 /// # Errors
-/// The reference is none.
-pub async fn motd(service: &Service, wish: &Target, out: &Output) -> Result<Value, Failure> {
-    let mut reference = reference(&wish.reference)?;
-    if reference.peers.is_empty() {
-        reference.peers = service.public_addresses().await;
+/// The reference is none, nothing is published, a line would be too long for other clients.
+pub async fn motd(service: &Service, wish: &Motd, out: &Output) -> Result<Value, Failure> {
+    let mut references = match &wish.reference {
+        Some(text) => vec![reference(text)?],
+        None => published(service)?,
+    };
+    let addresses = service.public_addresses().await;
+    for reference in references.iter_mut().filter(|reference| reference.peers.is_empty()) {
+        reference.peers.clone_from(&addresses);
     }
-    let motd = format!("murmir: {reference}");
-    if motd.len() > 900 {
+    let lines = |prefix: &str| references.iter().map(|one| format!("{prefix}{one}")).collect::<Vec<_>>();
+    let (motd, dns) = (lines("murmir: "), lines("murmir="));
+    if motd.iter().any(|line| line.len() > MAX_LINE) {
         return Err(Failure::usage("the line would be over 900 bytes: name fewer peers"));
     }
-    let dns = format!("murmir={reference}");
-    let web = json!({ "modules": [{ "reference": reference.to_string(), "path": "/" }] });
+    let row = |one: &Reference| json!({ "reference": one.to_string(), "path": web_path(one, references.len()) });
+    let web = json!({ "modules": references.iter().map(row).collect::<Vec<_>>() });
+    let (motd, dns) = (motd.join("\n"), dns.join("\n"));
     for (head, text) in [("motd", &motd), ("dns", &dns), ("well-known", &web.to_string())] {
         out.line(format!("# {head}\n{text}")).await;
     }
     Ok(json!({ "motd": motd, "dns": dns, "well_known": web }))
+}
+
+/// Where a module is taken to stand on a web server: one alone at its root, several under their names.
+fn web_path(reference: &Reference, count: usize) -> String {
+    if count == 1 { "/".to_owned() } else { format!("/{}/", reference.module.name) }
+}
+
+fn published(service: &Service) -> Result<Vec<Reference>, Failure> {
+    let state = &service.node.state;
+    let mut references = Vec::new();
+    for (publisher, name) in state.registered()? {
+        let registration = state.module(&publisher, &name)?.registration()?;
+        if let Some(registration) = registration.filter(|found| found.role == Role::Publisher) {
+            references.push(reference(&registration.reference)?);
+        }
+    }
+    if references.is_empty() {
+        return Err(
+            Failure::usage("nothing is published here").hint("murmir motd REF makes the lines of another's module")
+        );
+    }
+    Ok(references)
 }

@@ -54,7 +54,7 @@ pub enum Verb {
     /// Whom the node is connected to.
     Peers,
     /// Lines that lead others here.
-    Motd(inspect::Target),
+    Motd(inspect::Motd),
 }
 
 impl Verb {
@@ -64,11 +64,10 @@ impl Verb {
             Self::Pass(pass) => Some(&pass.reference),
             Self::Ls(ls) => Some(&ls.reference),
             Self::Find(find) => Some(&find.reference),
-            Self::Cat(target)
-            | Self::Resolve(target)
-            | Self::Mirrors(target)
-            | Self::Motd(target)
-            | Self::Log(target) => Some(&target.reference),
+            Self::Motd(motd) => motd.reference.as_deref(),
+            Self::Cat(target) | Self::Resolve(target) | Self::Mirrors(target) | Self::Log(target) => {
+                Some(&target.reference)
+            }
             _ => None,
         }
     }
@@ -79,11 +78,9 @@ impl Verb {
             Self::Pass(pass) => pass.reference = reference,
             Self::Ls(ls) => ls.reference = reference,
             Self::Find(find) => find.reference = reference,
-            Self::Cat(target)
-            | Self::Resolve(target)
-            | Self::Mirrors(target)
-            | Self::Motd(target)
-            | Self::Log(target) => target.reference = reference,
+            Self::Cat(target) | Self::Resolve(target) | Self::Mirrors(target) | Self::Log(target) => {
+                target.reference = reference;
+            }
             _ => {}
         }
     }
