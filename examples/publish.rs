@@ -37,6 +37,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         error_on_no_change: false,
         dry_run: false,
         itemize: false,
+        http: Vec::new(),
         export: None,
         offline: true,
     };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::util::{Daemon, Lab, Machine, Node, Proxy, Tree, assert_same, free_port, noise, speaker};
+use crate::util::{Daemon, Lab, Machine, Node, Proxy, Tree, assert_same, free_port, noise, speaker, until};
 
 /// A publisher's tree, a mirror that holds it, and the line that leads there.
 struct Scene {
@@ -242,4 +242,30 @@ fn the_example_of_a_daemon_works_with_the_lines_of_motd() {
     assert_same(tree.root(), &lab.path("copy"));
     assert!(rsync(&["-a", &url], &lab.path("stock")).status.success());
     drop(node);
+}
+
+#[test]
+fn a_node_serves_stock_clients() {
+    let Scene { lab, tree, mirror, .. } = Scene::new();
+    mirror.kill();
+    let machine = lab.machine("m");
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    let node = machine.node(&[&"serve", &"--rsyncd", &address]);
+    until("the daemon listens", || std::net::TcpStream::connect(&address).ok());
+    let url = format!("rsync://{address}/tree/");
+    assert!(rsync(&["-aH", &url], &lab.path("stock")).status.success());
+    assert_same(tree.root(), &lab.path("stock"));
+    let listed = Command::new("rsync").arg("-r").arg(&url).output().unwrap();
+    assert!(!String::from_utf8_lossy(&listed.stdout).contains(".murmir"), "its own directory is hidden");
+    let hidden = rsync(&["-a", &format!("{url}.murmir/")], &lab.path("hidden"));
+    assert!(!hidden.status.success());
+    // Nothing can be written.
+    let pushed = Command::new("rsync").args(["-a", "/etc/hostname", &url]).output().unwrap();
+    assert!(!pushed.status.success() && !lab.path("replica/hostname").exists());
+    // And the line is in it.
+    lab.machine("c").ok(&[&"--no-dht", &"fetch", &"--accept-new", &"--no-classic", &url, &lab.path("by murmir")]);
+    assert_same(tree.root(), &lab.path("by murmir"));
+    assert_eq!(node.terminate().code(), Some(0));
+    machine.run(&[&"serve", &"--rsyncd", &"nonsense"]).expect(1);
 }

@@ -1,6 +1,6 @@
 //! Plain web servers as sources: what they send is used where it is right, and nothing else.
 
-use crate::util::{Lab, Machine, Manner, Node, Tree, Web, assert_same, noise};
+use crate::util::{Lab, Machine, Manner, Node, Tree, Web, assert_same, noise, until};
 
 struct Scene {
     lab: Lab,
@@ -132,4 +132,22 @@ fn a_web_address_leads_into_the_swarm() {
         let run = client.run(&[&"--no-dht", &"fetch", &format!("{}/pub/x/", web.url()), &scene.lab.path("x")]);
         assert!(run.expect(10).stderr.contains("murmir.json"));
     }
+}
+
+#[test]
+fn a_publisher_tells_of_the_web_servers_of_its_tree() {
+    let (scene, node) = Scene::new();
+    let web = Web::start(scene.tree.root(), Manner::Good);
+    let url = web.url();
+    scene.publisher.publish_with(scene.tree.root(), &[&"--url", &url]);
+    // Without a word the next publication keeps them.
+    scene.publisher.publish_with(scene.tree.root(), &[]);
+    // What the book has is shared every few seconds.
+    let mut number = 0;
+    until("the word goes round", || {
+        number += 1;
+        let done = scene.fetch(&format!("copy {number}"), &[], Some(&node));
+        (done["from"]["web_seeds"].as_u64().unwrap() > 0).then_some(())
+    });
+    assert!(web.requests() > 0);
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::rsyncd::GatewayError;
 use crate::service::StartError;
 use crate::store::state::StateError;
 use crate::sync::SyncError;
@@ -229,6 +230,15 @@ impl From<SyncError> for Failure {
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
         SyncError::from(error).into()
+    }
+}
+
+impl From<GatewayError> for Failure {
+    fn from(error: GatewayError) -> Self {
+        match error {
+            GatewayError::NoRsync { .. } => Self::new(Exit::Start, error).hint("install rsync"),
+            GatewayError::Listen { .. } => Self::new(Exit::Nobody, error),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! murmir: rsync's agility with a swarm behind it.
 //!
-//! Left may use right: cli -> control, verbs -> service, attach -> sync -> web -> wire -> store -> delta, manifest -> `tracker_less`.
+//! Left may use right: cli -> control, verbs, gateway -> service, attach -> sync -> web -> wire -> store -> delta, manifest -> `tracker_less`.
 
 pub mod attach;
 pub mod cli;
@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod delta;
 pub mod error;
+pub mod gateway;
 pub mod manifest;
 pub mod options;
 pub mod reference;

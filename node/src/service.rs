@@ -330,14 +330,14 @@ async fn hold(node: &Arc<Node>, module: &ModuleRef) -> Result<(), SyncError> {
     let work = move || load(&shared, module_id, &registration, bundle, &damaged);
     let holding = tokio::task::spawn_blocking(work).await;
     let holding = Arc::new(holding.map_err(|error| SyncError::Worker { reason: error.to_string() })??);
-    let (bundle, coverage) = (holding.bundle.clone(), holding.coverage());
+    let hold = holding.event();
     node.shelf.put(holding);
     if let Some(seen) = node.seen(module)? {
         node.shelf.heard_of(&seen);
         node.swarm.tell(Event::Watch { module: module.id }).await;
         node.swarm.tell(Event::Bundle { bytes: seen.bytes().to_vec() }).await;
     }
-    node.swarm.tell(Event::Hold { bundle, coverage }).await;
+    node.swarm.tell(hold).await;
     Ok(())
 }
 
@@ -348,7 +348,7 @@ fn load(
     bundle: CheckedBundle,
     damaged: &[Vec<u8>],
 ) -> Result<Holding, SyncError> {
-    let path = registration.directory.clone();
+    let (path, http) = (registration.directory.clone(), registration.http.clone());
     let root = Dir::open(&path)?;
     let reference =
         Reference::parse(&registration.reference).map_err(|error| SyncError::BadState { reason: error.to_string() })?;
@@ -367,7 +367,7 @@ fn load(
     let all = Selection::default();
     let selection = if registration.role == Role::Publisher { &all } else { &registration.selection };
     let select = selector(base, only, selection).map_err(|failure| SyncError::BadState { reason: failure.message })?;
-    Holding::load(&node.index, bundle, &select, Ground { path, root, outboards, stage }, damaged)
+    Holding::load(&node.index, bundle, &select, Ground { path, root, outboards, stage, http }, damaged)
 }
 
 /// Serves every inbound stream in a task of its own.
@@ -426,8 +426,7 @@ async fn attend(node: Arc<Node>, mut notices: mpsc::Receiver<Notice>) {
                 if !matches!(kept, Ok(Ok(()))) {
                     tracing::error!("the list of damaged files could not be kept");
                 }
-                let (bundle, coverage) = (holding.bundle.clone(), holding.coverage());
-                node.swarm.tell(Event::Hold { bundle, coverage }).await;
+                node.swarm.tell(holding.event()).await;
             }
         }
     }

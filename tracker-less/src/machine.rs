@@ -49,6 +49,8 @@ pub enum Event {
         bundle: CheckedBundle,
         /// How much of it.
         coverage: Coverage,
+        /// Web addresses where the same tree stands.
+        http: Vec<String>,
     },
     /// This node holds nothing of a module any more.
     Release {
@@ -163,7 +165,7 @@ impl Machine {
         let judgement = match event {
             Event::Watch { module } => self.watch(module, &mut actions),
             Event::Unwatch { module } => self.unwatch(module, &mut actions),
-            Event::Hold { bundle, coverage } => self.hold(bundle, coverage, now, &mut actions),
+            Event::Hold { bundle, coverage, http } => self.hold(Held::new(bundle, coverage, http), now, &mut actions),
             Event::Release { module } => self.release(module, now, &mut actions),
             Event::Bundle { bytes } => self.bundle(&bytes, &mut actions),
             Event::Nomination { bytes, .. } => self.nomination(&bytes, now, &mut actions),
@@ -227,13 +229,13 @@ impl Machine {
         Judgement::Accept
     }
 
-    fn hold(&mut self, bundle: CheckedBundle, coverage: Coverage, now: u64, actions: &mut Vec<Action>) -> Judgement {
+    fn hold(&mut self, held: Held, now: u64, actions: &mut Vec<Action>) -> Judgement {
         let (key, addresses) = (self.key.clone(), self.addresses.clone());
-        let module = bundle.module();
+        let (module, bundle) = (held.bundle.module(), held.bundle.clone());
         let Some(entry) = self.open(module, actions) else { return Judgement::Ignore };
         let first = entry.held.is_none();
-        let verdict = entry.heads.offer(bundle.clone());
-        entry.held = Some(Held::new(bundle, coverage, entry.held.as_ref()));
+        let verdict = entry.heads.offer(bundle);
+        entry.held = Some(held.after(entry.held.as_ref()));
         if matches!(verdict, Verdict::Newest | Verdict::Fresher)
             && let Some(newest) = entry.heads.newest().cloned()
         {

@@ -11,7 +11,7 @@ fn machine(seed: u8) -> Machine {
 /// What node `seed` would say of generation 1 of module 1.
 fn said(seed: u8, change: impl Fn(&mut Nomination)) -> Event {
     let (nominator, held) = (SecretKey::from_seed([seed; 32]), bundle(1, 1));
-    let mut held = Held::new(held, Coverage::WHOLE, None);
+    let mut held = Held::new(held, Coverage::WHOLE, Vec::new());
     let address = format!("/ip4/198.51.{seed}.1/tcp/4741").parse().unwrap();
     let mut nomination = held.nominate(&nominator, &[address], NOW).unwrap().nomination().clone();
     change(&mut nomination);
@@ -51,7 +51,8 @@ fn a_newer_head_is_news_once_and_only_for_those_who_watch() {
 fn holding_is_said_at_once_refreshed_at_half_life_and_taken_back() {
     let mut machine = machine(1);
     let held = bundle(1, 1);
-    let (_, actions) = machine.handle(Event::Hold { bundle: held.clone(), coverage: Coverage::WHOLE }, NOW);
+    let (_, actions) =
+        machine.handle(Event::Hold { bundle: held.clone(), coverage: Coverage::WHOLE, http: Vec::new() }, NOW);
     assert!(actions.iter().any(|action| matches!(action, Action::Provide(_))));
     assert!(actions.iter().any(|action| matches!(action, Action::PutBundle(_))));
     let first = nominations(&actions);

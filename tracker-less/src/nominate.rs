@@ -2,7 +2,7 @@
 
 use multiaddr::Multiaddr;
 
-use crate::record::nomination::MAX_ADDRESSES;
+use crate::record::nomination::{MAX_ADDRESSES, MAX_TEXT, MAX_URLS};
 use crate::record::{CheckedBundle, CheckedNomination, Coverage, Nomination, RecordError, SecretKey};
 
 /// How long a nomination lasts where the charter says nothing, seconds.
@@ -17,6 +17,8 @@ pub struct Held {
     pub bundle: CheckedBundle,
     /// How much of it.
     pub coverage: Coverage,
+    /// Web addresses where the same tree stands.
+    http: Vec<String>,
     /// When it was last said, seconds since the epoch; `issued` of the last nomination.
     said: Option<u64>,
     /// The last nomination, for those who ask.
@@ -25,9 +27,15 @@ pub struct Held {
 
 impl Held {
     /// Not said yet.
-    pub fn new(bundle: CheckedBundle, coverage: Coverage, before: Option<&Self>) -> Self {
+    pub fn new(bundle: CheckedBundle, coverage: Coverage, http: Vec<String>) -> Self {
+        Self { bundle, coverage, http, said: None, last: None }
+    }
+
+    /// The same in the place of what was held before.
+    #[must_use]
+    pub fn after(self, before: Option<&Self>) -> Self {
         // `issued` must grow, also where one second brings two changes.
-        Self { bundle, coverage, said: before.and_then(|held| held.said), last: None }
+        Self { said: before.and_then(|held| held.said), ..self }
     }
 
     /// True if the last word is half over, or none was given.
@@ -54,7 +62,7 @@ impl Held {
             root: head.root,
             coverage: self.coverage,
             addresses: addresses.iter().take(MAX_ADDRESSES).cloned().collect(),
-            http: Vec::new(),
+            http: self.http.iter().filter(|url| url.len() <= MAX_TEXT).take(MAX_URLS).cloned().collect(),
             rsync: Vec::new(),
             region: String::new(),
             contact: String::new(),

@@ -1,6 +1,7 @@
 //! What clap sees.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -75,6 +76,9 @@ pub enum Command {
         /// An address others reach this node at (may be repeated)
         #[arg(long, value_name = "MULTIADDR", env = "MURMIR_EXTERNAL", value_delimiter = ' ')]
         external: Vec<String>,
+        /// Serve stock rsync clients here too, by the installed rsync
+        #[arg(long, value_name = "ADDR", env = "MURMIR_RSYNCD")]
+        rsyncd: Option<SocketAddr>,
     },
     /// Publish a directory and serve it, also on the local network
     Share {

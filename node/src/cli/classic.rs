@@ -39,6 +39,7 @@ const OURS: &[&str] = &[
     "classic_only",
     "error_on_no_transfer",
     "watch",
+    "url",
     "explain",
     "places",
     "reference",

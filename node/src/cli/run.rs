@@ -119,7 +119,7 @@ async fn dispatch(args: Args, matches: &ArgMatches, config: &Config, ui: &Ui) ->
         Command::Trust { origin, reference, remove } => {
             attach::trust(config, ui, origin.as_deref(), reference.as_deref(), remove)
         }
-        Command::Serve { external } => serve::serve(config, ui, &external).await,
+        Command::Serve { external, rsyncd } => serve::serve(config, ui, &external, rsyncd).await,
         Command::Share { dir } => serve::share(config, ui, &absolute(&dir)?).await,
         Command::Rsync { options, foreign } if options.explain => {
             foreign.check()?;
@@ -382,6 +382,7 @@ pub fn publish(options: &PublishOptions) -> Result<Publish, Failure> {
         dry_run: options.dry_run,
         itemize: options.itemize_changes,
         offline: options.offline,
+        http: transfer::web_addresses("--url", &options.url)?,
         export: options.export.as_deref().map(absolute).transpose()?,
     })
 }
@@ -401,7 +402,7 @@ fn fetch(options: &FetchOptions, global: &Global) -> Result<Verb, Failure> {
 fn mirror(options: &MirrorOptions, global: &Global) -> Result<Pass, Failure> {
     let (reference, dest) = (options.reference.clone(), &options.dest);
     let pass = transfer::pass(Habit::Mirror, reference, dest, &options.transfer, global.verbose)?;
-    Ok(Pass { watch: options.watch, ..pass })
+    Ok(Pass { watch: options.watch, http: transfer::web_addresses("--url", &options.url)?, ..pass })
 }
 
 fn tree(word: &OsStr) -> Result<Tree, Failure> {

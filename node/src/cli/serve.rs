@@ -1,5 +1,6 @@
 //! `serve`, `share` and `mirror --watch`: a node in the foreground.
 
+use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use super::screen::Screen;
 use crate::config::{Config, addresses};
 use crate::control::{self, Handler, Reply};
 use crate::error::{Exit, Failure};
+use crate::gateway::rsyncd::Rsyncd;
 use crate::manifest::selection::Selection;
 use crate::service::Service;
 use crate::ui::Ui;
@@ -26,12 +28,24 @@ const FRESH_FOR: u64 = 14 * 24 * 3600;
 ///
 /// # Errors
 /// The node does not start.
-pub async fn serve(config: &Config, ui: &Ui, external: &[String]) -> Result<(), Failure> {
+pub async fn serve(config: &Config, ui: &Ui, external: &[String], rsyncd: Option<SocketAddr>) -> Result<(), Failure> {
     let mut settings = config.settings(true);
     settings.external = addresses("--external", external)?;
-    let node = Running::start(settings, config).await?;
+    let mut node = Running::start(settings, config).await?;
+    let stock = match rsyncd {
+        Some(address) => Some(Rsyncd::listen(address).await?),
+        None => None,
+    };
     for address in node.service.addresses().await {
         ui.answer(&json!({ "event": "listening", "address": address }), &format!("listening {address}"))?;
+    }
+    if let Some(gateway) = stock {
+        if let Some(address) = gateway.address() {
+            let url = format!("rsync://{address}/");
+            ui.answer(&json!({ "event": "listening", "address": url }), &format!("listening {url}"))?;
+        }
+        let service = Arc::clone(&node.service);
+        node.tasks.spawn(gateway.serve(service));
     }
     ready();
     node.until_signal().await
@@ -61,6 +75,7 @@ pub async fn share(config: &Config, ui: &Ui, dir: &Path) -> Result<(), Failure> 
         dry_run: false,
         itemize: false,
         offline: false,
+        http: Vec::new(),
         export: None,
     };
     let (out, mut events) = Output::new();

@@ -69,7 +69,8 @@ pub fn pass(
         error_on_no_transfer: own.error_on_no_transfer,
         watch: false,
         bases: bases(options)?,
-        web_seeds: web_seeds(options)?,
+        http: Vec::new(),
+        web_seeds: web_addresses("--web-seed", &options.own.web_seed)?,
         no_delta: own.no_delta,
         bwlimit: options.limits.bwlimit,
         contimeout: options.limits.contimeout.filter(|seconds| *seconds > 0),
@@ -237,12 +238,15 @@ fn backup(options: &TransferOptions) -> Result<Option<Backup>, Failure> {
     Ok(Some(Backup { dir, suffix: ByteText::from(suffix.as_bytes()), umask: umask() }))
 }
 
-fn web_seeds(options: &TransferOptions) -> Result<Vec<String>, Failure> {
-    let urls = &options.own.web_seed;
+/// Addresses of web servers.
+///
+/// # Errors
+/// One is none (1).
+pub fn web_addresses(flag: &str, urls: &[String]) -> Result<Vec<String>, Failure> {
     let is_url = |url: &String| matches!(Origin::parse(url, None), Some(Ok(Origin::Web(_))));
     match urls.iter().find(|url| !is_url(url)) {
-        Some(other) => Err(Failure::usage(format!("--web-seed: {other} is no http:// or https:// address"))),
-        None => Ok(urls.clone()),
+        Some(other) => Err(Failure::usage(format!("{flag}: {other} is no http:// or https:// address"))),
+        None => Ok(urls.to_vec()),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::error::{Exit, Failure};
 
 const WORDS: &[&str] =
-    &["nominate", "sign", "rotate", "doctor", "config", "transfers", "--snapshot", "--from", "--rsyncd", "--sample"];
+    &["nominate", "sign", "rotate", "doctor", "config", "transfers", "--snapshot", "--from", "--sample"];
 
 /// The answer to a word that clap did not know; none if nobody knows it.
 pub fn explain(word: &str) -> Option<Failure> {

@@ -51,6 +51,9 @@ pub struct PublishOptions {
     /// Exit 48 if the tree is the one of the former generation
     #[arg(long, env = "MURMIR_ERROR_ON_NO_TRANSFER")]
     pub error_on_no_transfer: bool,
+    /// The tree also stands at this web address, for everybody (may be repeated)
+    #[arg(long, value_name = "URL", env = "MURMIR_URL", value_delimiter = ' ')]
+    pub url: Vec<String>,
     /// Also write bundle, pages and hashes of large files to DIR, for plain web servers (DIR/.murmir of the published directory, where
     /// its mirrors are)
     #[arg(long, value_name = "DIR", env = "MURMIR_EXPORT")]
@@ -87,6 +90,9 @@ pub struct MirrorOptions {
     pub reference: String,
     /// The directory of the replica
     pub dest: PathBuf,
+    /// The replica also stands at this web address, for everybody (may be repeated)
+    #[arg(long, value_name = "URL", env = "MURMIR_URL", value_delimiter = ' ')]
+    pub url: Vec<String>,
     /// Fetch new generations as they appear
     #[arg(long, env = "MURMIR_WATCH")]
     pub watch: bool,

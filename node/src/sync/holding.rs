@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tracker_less::machine::Event;
 use tracker_less::record::{CheckedBundle, Coverage};
 
 use super::fetch::SMALL;
@@ -47,6 +48,8 @@ pub struct Ground {
     pub outboards: Dir,
     /// Superseded files, of a mirror.
     pub stage: Option<Arc<Stage>>,
+    /// Web addresses where the same tree stands.
+    pub http: Vec<String>,
 }
 
 /// One generation that this node holds.
@@ -139,6 +142,11 @@ impl Holding {
         let mut numbers: Vec<u64> = good.map(|(_, place)| place.number).collect();
         numbers.sort_unstable();
         Have::of(numbers)
+    }
+
+    /// What the swarm is told of it.
+    pub fn event(&self) -> Event {
+        Event::Hold { bundle: self.bundle.clone(), coverage: self.coverage(), http: self.ground.http.clone() }
     }
 
     /// A whole small file, verified.

@@ -101,6 +101,15 @@ impl Node {
         Ok(self.fetched_bundle(dest)?.is_some_and(|bundle| ModuleRef::of(&bundle) == request.module))
     }
 
+    /// Web addresses as asked for, else as they were.
+    ///
+    /// # Errors
+    /// The state directory fails.
+    pub fn urls(&self, module: &Module, asked: &[String]) -> Result<Vec<String>, SyncError> {
+        let former = if asked.is_empty() { module.registration()? } else { None };
+        Ok(former.map_or_else(|| asked.to_vec(), |former| former.http))
+    }
+
     /// The last act of a complete pass: what stands in the destination from now on.
     ///
     /// # Errors
@@ -111,6 +120,7 @@ impl Node {
             return Ok(self.state.set_fetched(&request.dest, &fetched, Some(bundle.bytes()))?);
         }
         let module = self.marks(&request.module)?;
+        let http = self.urls(&module, &request.http)?;
         module.register(&Registration {
             reference: request.reference.clone(),
             directory: request.dest.clone(),
@@ -118,6 +128,7 @@ impl Node {
             selection: request.selection.clone(),
             late: request.late.clone(),
             watch: request.watch,
+            http,
             key: None,
             fresh: None,
         })?;

@@ -15,8 +15,9 @@ use super::fetch::Progress;
 use super::place::{Placed, Placing};
 use super::plan::{self, BasisKind, Guard, Local, LocalKind, Plan, Remote, Rules};
 use super::resolve::{Resolved, Wanted, resolve};
+use super::seeds::Seeds;
 use super::source::{Finder, Source};
-use super::{ModuleRef, Node, SourceRow, SyncError, pages, seeds};
+use super::{ModuleRef, Node, SourceRow, SyncError, pages};
 use crate::manifest::ContentId;
 use crate::manifest::entry::{Entry, Node as EntryKind};
 use crate::manifest::filter::Wild;
@@ -28,6 +29,7 @@ use crate::manifest::walk::{Walk, root_node};
 use crate::store::files::Dir;
 use crate::store::index::Index;
 use crate::store::stage::Stage;
+use crate::web::WebSeed;
 
 /// Whether the destination is a replica or merely a place to put files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +83,8 @@ pub struct Request {
     pub max_total: Option<u64>,
     /// Most bytes to fetch.
     pub max_transfer: Option<u64>,
+    /// Web addresses where the replica stands, for everybody.
+    pub http: Vec<String>,
     /// Plain HTTP servers of the module.
     pub web_seeds: Vec<String>,
     /// Changed files are patched, rather than fetched whole.
@@ -144,7 +148,7 @@ async fn into(
     progress: &Arc<Progress>,
 ) -> Result<Report, SyncError> {
     let start = Instant::now();
-    let seeds = seeds::open(&request.web_seeds)?;
+    let seeds = Arc::new(Seeds::open(&request.web_seeds)?);
     let mut finder = Finder::with_seeds(Arc::clone(node), request.module.clone(), request.hints.clone(), seeds.clone());
     let resolving = resolve(node, &request.module, request.wanted, &mut finder);
     let resolved = match request.contimeout {
@@ -155,8 +159,12 @@ async fn into(
     };
     let Resolved { bundle, mut sources, newest } = resolved;
     check_rollback(node, request, &target, &bundle)?;
-    sources.retain(|source| source.supply.web().is_none());
-    sources.extend(seeds.iter().map(|seed| Source::web(seed, &bundle)));
+    let is_there = |seed: &&Arc<WebSeed>| {
+        sources.iter().any(|source| source.supply.web().is_some_and(|one| Arc::ptr_eq(one, seed)))
+    };
+    let more: Vec<Source> =
+        seeds.given().iter().filter(|seed| !is_there(seed)).map(|seed| Source::web(seed, None)).collect();
+    sources.extend(more);
     let root = *bundle.root();
     let count = pages::bring(node, &request.module, root, &request.select, &mut sources, &mut finder).await?;
     let page_seconds = start.elapsed().as_secs_f64();
@@ -183,7 +191,7 @@ async fn into(
     if !request.dry_run && report.plan.has_changes() {
         let own = pass.0.own_dir()?;
         let stage = blocking(move || Ok(Arc::new(Stage::open(&own)?))).await?;
-        seeds::tell_paths(&seeds, request, &pass.1);
+        seeds.tell_paths(request, &pass.1, &report.plan);
         let bringing = Bringing { node, request, stage: &stage, dest: &pass.0.root, progress };
         report.sources = bringing.run(&report, sources, &mut finder).await?;
         report = place(request, report, stage, &pass).await?;

@@ -65,6 +65,8 @@ pub async fn resolve(
     let mut until = start + CONTACT;
     let news = finder.news();
     loop {
+        // Before the sources are taken: whoever is found goes into the queue first.
+        let is_exhausted = finder.is_exhausted();
         while let Some(source) = finder.try_next() {
             sources.push(source);
         }
@@ -79,7 +81,7 @@ pub async fn resolve(
             };
             until = until.min(Instant::now() + wait);
         }
-        if Instant::now() >= until || finder.is_exhausted() {
+        if Instant::now() >= until || is_exhausted {
             return conclude(module, wanted, sources, newest, finder);
         }
         tokio::select! {

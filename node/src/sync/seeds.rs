@@ -1,42 +1,102 @@
-//! The web seeds of a pass.
+//! The web seeds of a run: those that the user gave, and those that nominations tell of.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
+
+use libp2p::Multiaddr;
+use reqwest::Client;
+use tracker_less::net::believable;
 
 use super::SyncError;
 use super::pass::{Request, Selected};
-use super::plan::Remote;
+use super::plan::{Plan, Remote};
 use crate::manifest::ContentId;
 use crate::manifest::entry::{Entry, Node as Kind};
-use crate::manifest::path::TreePath;
-use crate::web::WebSeed;
-use crate::web::client::client;
+use crate::web::client::{client, host_of, public_client};
+use crate::web::{Paths, WebSeed};
 
-/// One for each address; all with one client.
-///
-/// # Errors
-/// [`SyncError::Web`].
-pub fn open(urls: &[String]) -> Result<Vec<Arc<WebSeed>>, SyncError> {
-    if urls.is_empty() {
-        return Ok(Vec::new());
-    }
-    let client = client().map_err(|what| SyncError::Web { what })?;
-    Ok(urls.iter().map(|url| Arc::new(WebSeed::new(client.clone(), url))).collect())
+/// Web seeds, all with one idea of where contents stand.
+#[derive(Debug, Default)]
+pub struct Seeds {
+    given: Vec<Arc<WebSeed>>,
+    paths: Paths,
+    /// Reaches public addresses only; made when it is needed.
+    public: OnceLock<Option<Client>>,
 }
 
-/// Tells them where each content of the selection stands in the module.
-pub fn tell_paths(seeds: &[Arc<WebSeed>], request: &Request, tree: &Selected) {
-    if seeds.is_empty() {
-        return;
+impl Seeds {
+    /// Those that the user gave.
+    ///
+    /// # Errors
+    /// [`SyncError::Web`].
+    pub fn open(urls: &[String]) -> Result<Self, SyncError> {
+        let mut seeds = Self::default();
+        if !urls.is_empty() {
+            let client = client().map_err(|what| SyncError::Web { what })?;
+            let paths = &seeds.paths;
+            seeds.given = urls.iter().map(|url| Arc::new(WebSeed::new(client.clone(), url, paths.clone()))).collect();
+        }
+        Ok(seeds)
     }
-    let base = request.select.base();
-    let place = |remote: &Remote| {
-        let Entry { name, node: Kind::File { id, .. }, .. } = &remote.entry else { return None };
-        // The name in the module, whatever it is to be here.
-        let dir = remote.path.parent().unwrap_or_default();
-        let full = dir.components().try_fold(base.clone(), |path, part| path.join(&part).ok())?;
-        Some((*id, full.join(name).ok()?))
-    };
-    let paths: Arc<HashMap<ContentId, TreePath>> = Arc::new(tree.entries.iter().filter_map(place).collect());
-    seeds.iter().for_each(|seed| seed.set_paths(Arc::clone(&paths)));
+
+    /// Those that the user gave.
+    pub fn given(&self) -> &[Arc<WebSeed>] {
+        &self.given
+    }
+
+    /// One that a node at `teller` tells of. A word of strangers leads nowhere near: an address of this site counts only if its
+    /// teller is there too, and a name only if it stands for public addresses.
+    pub fn nominated(&self, url: &str, teller: Option<&Multiaddr>) -> Option<Arc<WebSeed>> {
+        let host = host_of(url)?;
+        if !believable(teller, &host) {
+            return None;
+        }
+        let client = if believable(None, &host) {
+            self.public.get_or_init(|| public_client().ok()).clone()
+        } else {
+            client().ok()
+        };
+        Some(Arc::new(WebSeed::new(client?, url, self.paths.clone())))
+    }
+
+    /// Tells where in the module the contents stand that the plan wants.
+    pub fn tell_paths(&self, request: &Request, tree: &Selected, plan: &Plan) {
+        let wanted: HashSet<ContentId> = plan.wants().into_iter().map(|want| want.id).collect();
+        let base = request.select.base();
+        let place = |remote: &Remote| {
+            let Entry { name, node: Kind::File { id, .. }, .. } = &remote.entry else { return None };
+            if !wanted.contains(id) {
+                return None;
+            }
+            // The name in the module, whatever it is to be here.
+            let dir = remote.path.parent().unwrap_or_default();
+            let full = dir.components().try_fold(base.clone(), |path, part| path.join(&part).ok())?;
+            Some((*id, full.join(name).ok()?))
+        };
+        // A run has one plan.
+        let _ = self.paths.set(tree.entries.iter().filter_map(place).collect());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_lead_nowhere_near() {
+        let seeds = Seeds::default();
+        let [far, near]: [Multiaddr; 2] =
+            ["/ip4/192.0.2.1/tcp/1", "/ip4/127.0.0.1/tcp/1"].map(|text| text.parse().unwrap());
+        for (url, teller, expected) in [
+            ("https://example.org/pub", None, true),
+            ("https://example.org/pub", Some(&far), true),
+            ("http://192.0.2.7/pub", Some(&far), true),
+            ("http://127.0.0.1:8080/pub", Some(&far), false),
+            ("http://10.0.0.1/pub", None, false),
+            ("http://127.0.0.1:8080/pub", Some(&near), true),
+            ("file:///etc/passwd", Some(&near), false),
+        ] {
+            assert_eq!(seeds.nominated(url, teller).is_some(), expected, "{url} told by {teller:?}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Finds nodes that hold a module: every way in at once, for as long as a run lasts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracker_less::machine::Event;
-use tracker_less::record::CheckedBundle;
+use tracker_less::record::{CheckedBundle, CheckedNomination};
 
+use super::seeds::Seeds;
 use super::supply::{SourceName, Supply};
 use super::{ModuleRef, Node};
 use crate::web::WebSeed;
@@ -23,6 +24,8 @@ const QUEUE: usize = 64;
 const ROUND: Duration = Duration::from_secs(3);
 /// Most nodes that one run talks to.
 const MAX_PEERS: usize = 64;
+/// Most web servers of nominations that one run asks.
+const MAX_NOMINATED: usize = 8;
 /// Most failures remembered for the error message.
 const MAX_NOTES: usize = 16;
 /// Nominations asked for with a head.
@@ -49,10 +52,11 @@ pub struct Source {
 }
 
 impl Source {
-    /// A web seed, taken to hold all of a generation: what it lacks, or has in another version, shows when it is asked.
-    pub fn web(seed: &Arc<WebSeed>, bundle: &CheckedBundle) -> Self {
+    /// A web seed, and the generation that its static export is of. What it lacks, or has in another version, shows when it is
+    /// asked.
+    pub fn web(seed: &Arc<WebSeed>, exported: Option<CheckedBundle>) -> Self {
         let name = SourceName::Web(seed.url().to_owned());
-        let offers = vec![Offer { bundle: bundle.clone(), whole: true }];
+        let offers = exported.into_iter().map(|bundle| Offer { bundle, whole: true }).collect();
         Self { name, supply: Supply::Web(Arc::clone(seed)), offers }
     }
 }
@@ -74,6 +78,8 @@ enum Standing {
 struct Shared {
     peers: HashMap<PeerId, Standing>,
     notes: Vec<String>,
+    /// Web servers of nominations that were handed on.
+    told: HashSet<String>,
     /// Somebody spoke our protocol, whatever it said.
     answered: bool,
     /// Every way in was tried once.
@@ -99,17 +105,17 @@ impl Drop for Finder {
 impl Finder {
     /// Starts looking: `hints` are dialled, and connected nodes, nominations and the DHT are asked, all at once.
     pub fn start(node: Arc<Node>, module: ModuleRef, hints: Vec<Multiaddr>) -> Self {
-        Self::with_seeds(node, module, hints, Vec::new())
+        Self::with_seeds(node, module, hints, Arc::default())
     }
 
     /// The same, with web seeds that may have a static export.
-    pub fn with_seeds(node: Arc<Node>, module: ModuleRef, hints: Vec<Multiaddr>, seeds: Vec<Arc<WebSeed>>) -> Self {
+    pub fn with_seeds(node: Arc<Node>, module: ModuleRef, hints: Vec<Multiaddr>, seeds: Arc<Seeds>) -> Self {
         let (sender, found) = mpsc::channel(QUEUE);
-        let hint_count = hints.len().min(MAX_PEERS).saturating_add(seeds.len());
+        let hint_count = hints.len().min(MAX_PEERS).saturating_add(seeds.given().len());
         let shared = Arc::new(Mutex::new(Shared { hints: hint_count, ..Shared::default() }));
         let news = Arc::new(Notify::new());
-        let search = Search { node, module, shared: Arc::clone(&shared), news: Arc::clone(&news), sender };
-        let search = tokio::spawn(search.run(hints, seeds));
+        let search = Search { node, module, shared: Arc::clone(&shared), news: Arc::clone(&news), sender, seeds };
+        let search = tokio::spawn(search.run(hints));
         Self { found, shared, news, search }
     }
 
@@ -186,20 +192,22 @@ struct Search {
     shared: Arc<Mutex<Shared>>,
     news: Arc<Notify>,
     sender: mpsc::Sender<Source>,
+    seeds: Arc<Seeds>,
 }
 
 impl Search {
-    async fn run(self, hints: Vec<Multiaddr>, seeds: Vec<Arc<WebSeed>>) {
+    async fn run(self, hints: Vec<Multiaddr>) {
         let mut asks = JoinSet::new();
         self.node.swarm.tell(Event::Watch { module: self.module.id }).await;
         for hint in hints.into_iter().take(MAX_PEERS) {
             asks.spawn(self.clone().dial(hint));
         }
-        for seed in seeds {
-            asks.spawn(self.clone().look_at(seed));
+        for seed in self.seeds.given() {
+            asks.spawn(self.clone().look_at(Arc::clone(seed)));
         }
         loop {
             for nomination in self.node.swarm.mirrors(self.module.id).await {
+                self.follow(&nomination).await;
                 self.ask_once(&mut asks, nomination.peer(), nomination.nomination().addresses.clone());
             }
             self.ask_connected(&mut asks).await;
@@ -220,6 +228,25 @@ impl Search {
             }
             tokio::time::sleep(ROUND).await;
             while asks.try_join_next().is_some() {}
+        }
+    }
+
+    /// Hands on the web servers that a nomination names. Nothing of them is believed.
+    async fn follow(&self, nomination: &CheckedNomination) {
+        for url in &nomination.nomination().http {
+            let is_new = {
+                let told = &mut lock(&self.shared).told;
+                told.len() < MAX_NOMINATED && told.insert(url.clone())
+            };
+            if !is_new {
+                continue;
+            }
+            let peers = self.node.swarm.peers().await;
+            let row = peers.iter().find(|row| row.peer == nomination.peer());
+            if let Some(seed) = self.seeds.nominated(url, row.and_then(|row| row.addresses.first())) {
+                // Without a run that listens it does not matter.
+                let _ = self.sender.send(Source::web(&seed, None)).await;
+            }
         }
     }
 
@@ -276,7 +303,7 @@ impl Search {
             Ok(bundle) => {
                 lock(&self.shared).answered = true;
                 // Without a run that listens it does not matter.
-                let _ = self.sender.send(Source::web(&seed, &bundle)).await;
+                let _ = self.sender.send(Source::web(&seed, Some(bundle))).await;
             }
             Err(why) => self.note(format!("{}: {why}", seed.url())),
         }
@@ -339,8 +366,13 @@ impl Search {
             self.witness(&bundle).await;
             known.push(bundle);
         }
-        for nomination in reply.nominations {
-            self.node.swarm.tell(Event::Nomination { bytes: nomination.into_vec(), from }).await;
+        for bytes in reply.nominations {
+            if let Ok(nomination) = CheckedNomination::verify(&bytes)
+                && nomination.nomination().module == self.module.id
+            {
+                self.follow(&nomination).await;
+            }
+            self.node.swarm.tell(Event::Nomination { bytes: bytes.into_vec(), from }).await;
         }
         known.extend(self.node.swarm.candidates(self.module.id).await);
         let offer = |held: wire::msg::Held| {

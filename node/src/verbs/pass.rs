@@ -72,6 +72,8 @@ pub struct Pass {
     pub watch: bool,
     /// `--link-dest` and its like.
     pub bases: Vec<(BasisKind, PathBuf)>,
+    /// `--url`.
+    pub http: Vec<String>,
     /// `--web-seed`.
     pub web_seeds: Vec<String>,
     /// `--no-delta`.
@@ -180,6 +182,7 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
         max_transfer: wish.max_transfer,
         contimeout: wish.contimeout.map(Duration::from_secs),
         bwlimit: wish.bwlimit,
+        http: wish.http.clone(),
         web_seeds: wish.web_seeds.clone(),
         delta: !wish.no_delta,
         bases: wish.bases.clone(),

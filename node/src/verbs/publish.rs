@@ -59,6 +59,8 @@ pub struct Publish {
     pub itemize: bool,
     /// Ask nobody.
     pub offline: bool,
+    /// Web addresses where the tree stands.
+    pub http: Vec<String>,
     /// Write a static export there, absolute.
     pub export: Option<PathBuf>,
 }
@@ -182,7 +184,9 @@ async fn register(
     let marks = service.node.marks(module)?;
     // The signed head is durable before it leaves this process.
     service.node.note_seen(bundle)?;
+    let http = service.node.urls(&marks, &request.http)?;
     marks.register(&Registration {
+        http,
         reference: module.to_string(),
         directory: request.dir.clone(),
         role: Role::Publisher,

@@ -5,4 +5,4 @@ pub mod client;
 mod seed;
 mod status;
 
-pub use seed::WebSeed;
+pub use seed::{Paths, WebSeed};

@@ -28,14 +28,17 @@ use crate::wire::rules::{MAX_BUNDLE, MAX_PAGE, MAX_PROVABLE};
 const AT_ONCE: usize = 6;
 /// Largest file that is taken whole, where nobody has its hashes or the server has no ranges; held in memory.
 const MAX_WHOLE: u64 = 64 << 20;
-/// So many files of other content than they should have, and none right: a server of something else.
-const MAX_STALE: usize = 64;
+/// So many files that are missing or others, and none right: a server of something else, which is asked no more.
+const MAX_STALE: usize = 16;
 /// Where a static export stands below the seed's address (FORMAT.md).
 const EXPORT: &str = ".murmir";
 /// Failures in a row after which a server is left alone.
 const MAX_FAILURES: u32 = 5;
 /// The wait after one.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Where each content stands in a tree, for all seeds of a run; before it is known no file is asked for.
+pub type Paths = Arc<OnceLock<HashMap<ContentId, TreePath>>>;
 
 /// A plain HTTP server of a tree.
 pub struct WebSeed {
@@ -44,7 +47,7 @@ pub struct WebSeed {
     client: Client,
     room: Semaphore,
     /// Where each content stands in the tree.
-    paths: OnceLock<Arc<HashMap<ContentId, TreePath>>>,
+    paths: Paths,
     /// A static export was found there.
     exports: OnceLock<bool>,
     standing: Mutex<Standing>,
@@ -79,13 +82,13 @@ impl fmt::Debug for WebSeed {
 }
 
 impl WebSeed {
-    /// The tree stands at `url`.
-    pub fn new(client: Client, url: &str) -> Self {
+    /// The tree stands at `url`, its contents at `paths` below it.
+    pub fn new(client: Client, url: &str, paths: Paths) -> Self {
         Self {
             url: url.trim_end_matches('/').to_owned(),
             client,
             room: Semaphore::new(AT_ONCE),
-            paths: OnceLock::new(),
+            paths,
             exports: OnceLock::new(),
             standing: Mutex::default(),
             whole: tokio::sync::Mutex::new(None),
@@ -95,11 +98,6 @@ impl WebSeed {
     /// Its address.
     pub fn url(&self) -> &str {
         &self.url
-    }
-
-    /// Says where each content stands; before that nothing is asked for. Only the first word counts.
-    pub fn set_paths(&self, paths: Arc<HashMap<ContentId, TreePath>>) {
-        let _ = self.paths.set(paths);
     }
 
     /// The bundle of its static export, not verified; none where there is no export.
@@ -172,7 +170,7 @@ impl WebSeed {
         range: Range<u64>,
         outboard: Option<Arc<Outboard>>,
     ) -> Result<Option<Vec<u8>>, Error> {
-        if self.is_stale(&id) {
+        if self.is_stale(&id) || !self.knows(&id) {
             return Ok(None);
         }
         let ranges = !self.standing().no_ranges;
@@ -189,7 +187,7 @@ impl WebSeed {
                 self.standing().no_ranges = true;
                 self.range_of_whole(id, size, range).await
             }
-            Came::Nothing => Ok(None),
+            Came::Nothing => self.lacks(id),
         }
     }
 
@@ -219,13 +217,13 @@ impl WebSeed {
 
     /// A whole file, verified.
     async fn file(&self, id: ContentId, size: u64) -> Result<Option<Vec<u8>>, Error> {
-        if self.is_stale(&id) {
+        if self.is_stale(&id) || !self.knows(&id) {
             return Ok(None);
         }
         let bytes = match self.get(&id, 0..size, size).await? {
             Came::Bytes(bytes) => bytes,
             Came::Whole(answer) => read(answer, size).await?.unwrap_or_default(),
-            Came::Nothing => return Ok(None),
+            Came::Nothing => return self.lacks(id),
         };
         let work = move || proof::verify_small(&id, &bytes).then_some(bytes);
         let verified = tokio::task::spawn_blocking(work).await.unwrap_or_default();
@@ -281,6 +279,17 @@ impl WebSeed {
         }
     }
 
+    /// A file that is not there is not asked for again.
+    fn lacks<T>(&self, id: ContentId) -> Result<Option<T>, Error> {
+        self.learn(id, false);
+        Ok(None)
+    }
+
+    /// Whether it is known where a content should stand.
+    fn knows(&self, id: &ContentId) -> bool {
+        self.paths.get().is_some_and(|paths| paths.contains_key(id))
+    }
+
     fn is_stale(&self, id: &ContentId) -> bool {
         let standing = self.standing();
         standing.stale.contains(id) || (!standing.was_right && standing.stale.len() >= MAX_STALE)
@@ -292,7 +301,7 @@ impl WebSeed {
         if is_right {
             standing.was_right = true;
         } else if standing.stale.insert(id) {
-            tracing::info!(url = self.url, content = %id, "stale at a web seed");
+            tracing::info!(url = self.url, content = %id, "missing or another at a web seed");
         }
     }
 

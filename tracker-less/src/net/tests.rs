@@ -61,7 +61,7 @@ impl Node {
     }
 
     async fn hold(&self, bundle: &CheckedBundle) {
-        self.swarm.tell(Event::Hold { bundle: bundle.clone(), coverage: Coverage::WHOLE }).await;
+        self.swarm.tell(Event::Hold { bundle: bundle.clone(), coverage: Coverage::WHOLE, http: Vec::new() }).await;
     }
 }
 

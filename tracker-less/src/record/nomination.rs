@@ -19,9 +19,9 @@ const OUTER: Domain = Domain { what: "nomination", tag: b"", max: MAX_NOMINATION
 /// Most addresses.
 pub const MAX_ADDRESSES: usize = 8;
 /// Longest address, URL, region or contact.
-const MAX_TEXT: usize = 200;
+pub const MAX_TEXT: usize = 200;
 /// Most URLs of a kind.
-const MAX_URLS: usize = 4;
+pub const MAX_URLS: usize = 4;
 
 /// A share of a module's content, in ten thousandths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -40,6 +40,9 @@ pub struct Registration {
     /// A mirror that fetches new heads by itself.
     #[serde(default)]
     pub watch: bool,
+    /// Web addresses where the same tree stands, for everybody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub http: Vec<String>,
     /// A publisher's key, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,

@@ -26,6 +26,7 @@ fn registration() -> Registration {
             ..Selection::default()
         },
         late: vec!["Release".into()],
+        http: Vec::new(),
         watch: true,
         key: None,
         fresh: Some(60),
