@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::util::{Daemon, Lab, Machine, Node, Proxy, Tree, assert_same, free_port, noise, speaker, until};
+use crate::util::{Daemon, Lab, Machine, Node, Proxy, Tree, assert_same, free_port, noise, receiver, speaker, until};
 
 /// A publisher's tree, a mirror that holds it, and the line that leads there.
 struct Scene {
@@ -229,7 +229,7 @@ fn the_example_of_a_daemon_works_with_the_lines_of_motd() {
     publisher.run(&[&"motd"]).expect(1);
     let node = publisher.serve(&[]);
     publisher.json(&[&"publish", &tree.root(), &"--module", &"pub"]);
-    let lines = publisher.json(&[&"motd"]);
+    let lines = publisher.json(&[&"motd", &"--nominate"]);
     let blocks = publisher.ok(&[&"motd"]).lines();
     assert_eq!(blocks.iter().filter(|line| line.starts_with('#')).count(), 3, "{blocks:?}");
     assert_eq!(lines["well_known"]["modules"][0]["path"], "/");
@@ -238,6 +238,7 @@ fn the_example_of_a_daemon_works_with_the_lines_of_motd() {
     let config = example
         .replace("/srv/pub", &tree.root().display().to_string())
         .replace("/etc/rsyncd.motd", &lab.path("motd").display().to_string())
+        .replace("murmir --state-dir /var/lib/murmir", &receiver(&publisher))
         .replace("/var/log/rsyncd.log", &lab.path("log").display().to_string())
         .replace("use chroot = yes\nuid = nobody\ngid = nogroup\n", "use chroot = no\n");
     let daemon = Daemon::with_config(&lab, &config);

@@ -20,6 +20,7 @@ mod habits;
 mod liars;
 mod lockfile;
 mod locks;
+mod nominate;
 mod publish;
 mod rsync;
 mod swarm;

@@ -57,9 +57,9 @@ fn plain_web_servers_alone_serve_a_newcomer_by_the_static_export() {
     let before = one.requests() + two.requests();
     scene.fetch("copy", &[&one, &two], None);
     assert!(one.requests() + two.requests() <= before + 4);
-    // The next generation: of the old export nothing stays behind.
+    // The next generation: the export goes with it, and of the old one nothing stays behind.
     scene.tree.file("middle", noise(7, 300_000));
-    scene.publisher.publish_with(scene.tree.root(), &[&"--export", &scene.tree.path(".murmir")]);
+    scene.publisher.publish(scene.tree.root());
     scene.fetch("next", &[&one], None);
     assert_eq!(std::fs::read_dir(scene.tree.path(".murmir/proofs")).unwrap().count(), 2);
 }
@@ -150,4 +150,20 @@ fn a_publisher_tells_of_the_web_servers_of_its_tree() {
         (done["from"]["web_seeds"].as_u64().unwrap() > 0).then_some(())
     });
     assert!(web.requests() > 0);
+}
+
+#[test]
+fn a_running_node_keeps_its_export_fresh() {
+    let lab = Lab::new();
+    let (publisher, tree) = (lab.machine("p"), Tree::new(lab.path("t")));
+    tree.file("a", "text");
+    publisher.publish_with(tree.root(), &[&"--export", &tree.path(".murmir"), &"--fresh", &"1s"]);
+    let until = || {
+        let bytes = std::fs::read(tree.path(".murmir/bundle")).unwrap();
+        tracker_less::record::CheckedBundle::verify(&bytes).unwrap().fresh().unwrap().until
+    };
+    let first = until();
+    self::until("its Fresh record is over", || (murmir::sync::unix_now() > first).then_some(()));
+    let _node = publisher.serve(&[]);
+    self::until("it is renewed, in the export too", || (until() > first).then_some(()));
 }

@@ -1,8 +1,9 @@
 //! What a running node is: its state, its swarm, what it holds, and the tasks that keep these together. A standalone command
 //! is the same thing for the time of one run, with an identity of its own and no registrations.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use libp2p::multiaddr::Protocol;
@@ -14,6 +15,7 @@ use tracker_less::machine::Event;
 use tracker_less::net::{self, DhtMode, NetEvent};
 use tracker_less::record::{CheckedBundle, ModuleId, SecretKey};
 
+use crate::attach::doorkeeper::Doorkeeper;
 use crate::manifest::selection::Selection;
 use crate::reference::Reference;
 use crate::store::files::Dir;
@@ -27,6 +29,10 @@ use crate::sync::shelf::{Notice, Shelf};
 use crate::sync::{ModuleRef, Node, SyncError, unix_now};
 use crate::verbs::pass::selector;
 use crate::wire::{self, Deadlines, Limits};
+
+mod export;
+
+pub use export::export_placed;
 
 /// How often the nominations that are passed on are taken from the mirror book.
 const SHARING: Duration = Duration::from_secs(2);
@@ -88,6 +94,7 @@ pub struct Service {
     settings: Settings,
     /// A newer head was heard of.
     news: Arc<Notify>,
+    doorkeeper: Mutex<Doorkeeper>,
     _tasks: JoinSet<()>,
     _lock: Option<Lock>,
 }
@@ -112,7 +119,7 @@ impl Service {
         if settings.serve {
             tasks.spawn(keep_house(Arc::clone(&node)));
         }
-        let service = Self { node, settings, news, _tasks: tasks, _lock: lock };
+        let service = Self { node, settings, news, doorkeeper: Mutex::default(), _tasks: tasks, _lock: lock };
         if service.serves() {
             service.load_registered().await?;
         }
@@ -136,6 +143,11 @@ impl Service {
     /// Notified when a newer head was heard of.
     pub fn news(&self) -> Arc<Notify> {
         Arc::clone(&self.news)
+    }
+
+    /// Whether a stranger at `client` may nominate itself now; if so it counts.
+    pub fn admits(&self, client: IpAddr, now: u64) -> bool {
+        self.doorkeeper.lock().unwrap_or_else(PoisonError::into_inner).admits(client, now)
     }
 
     /// The addresses that the user gave.
@@ -442,7 +454,7 @@ async fn keep_house(node: Arc<Node>) {
             let known = node.swarm.mirrors(module.id).await;
             node.shelf.set_nominations(module.id, known.iter().map(|one| one.bytes().to_vec()).collect());
         }
-        if round.is_multiple_of(HOUSEKEEPING) {
+        if round % HOUSEKEEPING == 1 {
             remember_peers(&node).await;
             for module in &modules {
                 if let Err(error) = renew(&node, module).await {
@@ -466,6 +478,7 @@ async fn renew(node: &Arc<Node>, module: &ModuleRef) -> Result<(), SyncError> {
         let renewed = refresh(&SecretKey::from_seed(seed), &bundle, lasts, unix_now())?;
         node.witness(&renewed).await?;
         hold(node, module).await?;
+        export_placed(node, module).await?;
     }
     Ok(())
 }

@@ -170,6 +170,11 @@ impl Machine {
     }
 }
 
+/// `murmir --state-dir STATE`, for a shell.
+pub fn receiver(machine: &Machine) -> String {
+    format!("{} --state-dir {}", env!("CARGO_BIN_EXE_murmir"), machine.state().display())
+}
+
 impl From<&Value> for Published {
     fn from(row: &Value) -> Self {
         let text = |key: &str| row[key].as_str().unwrap_or_else(|| panic!("{key} in {row}")).to_owned();

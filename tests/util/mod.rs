@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 pub use compare::{Fact, assert_same, facts};
 pub use daemon::{Daemon, free_port, speaker};
-pub use lab::{Lab, Machine, Published};
+pub use lab::{Lab, Machine, Published, receiver};
 pub use process::{Node, Run, Running};
 pub use proxy::Proxy;
 pub use random::{Random, cases, first_seed};

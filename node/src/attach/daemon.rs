@@ -1,4 +1,4 @@
-//! Asking an rsync daemon: the connection, directly or by a proxy, and the clock.
+//! Asking an rsync daemon, and handing it a nomination: the connection, directly or by a proxy, and the clock.
 
 use std::time::Duration;
 
@@ -33,14 +33,7 @@ pub struct Heard {
 pub async fn hear(daemon: &Daemon, proxy: Option<&str>) -> Result<Heard, String> {
     let deadline = Instant::now() + PATIENCE;
     let place = format!("{}:{}", daemon.host, daemon.port);
-    let opening = async {
-        match proxy.filter(|proxy| !proxy.is_empty()) {
-            Some(proxy) => tunnel(proxy, daemon).await,
-            None => TcpStream::connect((daemon.host.as_str(), daemon.port)).await.map_err(|error| error.to_string()),
-        }
-    };
-    let opened = timeout_at(deadline, opening).await.unwrap_or_else(|_| Err("no answer".to_owned()));
-    let mut stream = opened.map_err(|error| format!("{place}: {error}"))?;
+    let mut stream = open(daemon, proxy, deadline).await?;
     let address = if proxy.is_some() { None } else { stream.peer_addr().ok() };
     let from = address.map(|address| Multiaddr::from(address.ip()));
     let mut greeting = Greeting::default();
@@ -51,6 +44,47 @@ pub async fn hear(daemon: &Daemon, proxy: Option<&str>) -> Result<Heard, String>
         Err(error) if greeting.offer(&daemon.module).is_none() => Err(format!("{place}: {error}")),
         _ => Ok(Heard { greeting, from }),
     }
+}
+
+/// Hands a nomination to the daemon's `early exec`, as `rsync --early-input` does, and waits for its verdict. Nothing is
+/// transferred, nothing of its tree is touched.
+///
+/// # Errors
+/// One line: nobody is there, the daemon refuses, or it asks for a password first.
+pub async fn hand_in(daemon: &Daemon, proxy: Option<&str>, record: &[u8]) -> Result<(), String> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut stream = open(daemon, proxy, deadline).await?;
+    let mut greeting = Greeting::default();
+    let said = async {
+        let words = [HELLO, early(record.len()).as_bytes(), record, daemon.module.as_bytes(), b"\n"].concat();
+        stream.write_all(&words).await.map_err(|error| error.to_string())?;
+        let mut buffer = [0; 4096];
+        while !greeting.ended() {
+            match stream.read(&mut buffer).await.map_err(|error| error.to_string())? {
+                0 => return Err("no verdict".to_owned()),
+                count => greeting.read(buffer.get(..count).unwrap_or_default())?,
+            }
+        }
+        greeting.refusal.take().map_or(Ok(()), Err)
+    };
+    let said = timeout_at(deadline, said).await.unwrap_or_else(|_| Err("no verdict".to_owned()));
+    said.map_err(|error| format!("{}:{}: {error}", daemon.host, daemon.port))
+}
+
+/// The line that precedes early input.
+fn early(length: usize) -> String {
+    format!("#early_input={length}\n")
+}
+
+async fn open(daemon: &Daemon, proxy: Option<&str>, deadline: Instant) -> Result<TcpStream, String> {
+    let opening = async {
+        match proxy.filter(|proxy| !proxy.is_empty()) {
+            Some(proxy) => tunnel(proxy, daemon).await,
+            None => TcpStream::connect((daemon.host.as_str(), daemon.port)).await.map_err(|error| error.to_string()),
+        }
+    };
+    let opened = timeout_at(deadline, opening).await.unwrap_or_else(|_| Err("no answer".to_owned()));
+    opened.map_err(|error| format!("{}:{}: {error}", daemon.host, daemon.port))
 }
 
 async fn listen(stream: &mut TcpStream, daemon: &Daemon, greeting: &mut Greeting) -> Result<(), String> {

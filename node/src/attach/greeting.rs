@@ -26,7 +26,7 @@ pub struct Greeting {
     ended: bool,
     /// Our lines in it.
     pub offers: Vec<Offer>,
-    /// `@ERROR`, or why this is no rsync daemon; escaped.
+    /// Its `@ERROR`, escaped, or that it wants a password.
     pub refusal: Option<String>,
 }
 
@@ -64,7 +64,8 @@ impl Greeting {
             let text = text.strip_prefix(b":").unwrap_or(text).trim_ascii();
             self.refusal = Some(escape(text).chars().take(MAX_TEXT).collect());
             self.ended = true;
-        } else if line.starts_with(b"@RSYNCD: ") {
+        } else if let Some(verdict) = line.strip_prefix(b"@RSYNCD: ") {
+            self.refusal = verdict.starts_with(b"AUTHREQD").then(|| "it asks for a password".to_owned());
             self.ended = true;
         } else if self.offers.len() < MAX_OFFERS {
             self.offers.extend(Offer::of_line(line));

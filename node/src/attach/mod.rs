@@ -3,6 +3,7 @@
 
 pub mod daemon;
 pub mod dns;
+pub mod doorkeeper;
 pub mod greeting;
 pub mod offer;
 pub mod origin;

@@ -21,6 +21,12 @@ pub struct Offer {
 }
 
 impl Offer {
+    /// `text` with the word that mirrors may nominate themselves there.
+    pub fn nominating(text: &str) -> String {
+        let sign = if text.contains('?') { '&' } else { '?' };
+        format!("{text}{sign}{NOMINATE}")
+    }
+
     fn parse(text: &str) -> Option<Self> {
         if text.len() > MAX_LINE {
             return None;
@@ -91,6 +97,8 @@ mod tests {
         let offer = Offer::of_line(line.as_bytes()).unwrap();
         assert!(offer.nominate);
         assert_eq!(offer.reference.to_string(), format!("murmir://{id}/pub?peer=/ip4/192.0.2.1/tcp/4741"));
+        let plain = format!("murmir: murmir://{id}/pub");
+        assert!(Offer::of_line(Offer::nominating(&plain).as_bytes()).unwrap().nominate);
         assert!(!Offer::of_txt(format!("murmir=murmir://{id}/pub").as_bytes()).unwrap().nominate);
         let link = format!("<https://x/>; rel=\"x\", <murmir://{id}/pub/a>; rel=\"alternate\"");
         assert_eq!(Offer::of_link(&link).unwrap().reference.to_string(), format!("murmir://{id}/pub/a"));

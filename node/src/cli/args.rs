@@ -215,5 +215,17 @@ pub enum Command {
     Motd {
         /// The module [default: all that are published here]
         reference: Option<String>,
+        /// Mirrors may nominate themselves by rsync's --early-input (see `nominate --stdin`)
+        #[arg(long, env = "MURMIR_NOMINATE")]
+        nominate: bool,
+    },
+    /// Tell an origin, by its rsync daemon, that this node mirrors its module
+    Nominate {
+        /// rsync://HOST/MODULE; of a reference the record goes to stdout, for rsync --early-input
+        #[arg(value_name = "REF", required_unless_present = "stdin")]
+        what: Option<String>,
+        /// Take one from stdin: the origin's end, `early exec` of its rsyncd.conf
+        #[arg(long, conflicts_with = "what")]
+        stdin: bool,
     },
 }

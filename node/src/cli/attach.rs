@@ -16,6 +16,8 @@ use crate::ui::Ui;
 pub struct Led {
     /// What to take from the swarm; none: nothing is known of one.
     pub reference: Option<Reference>,
+    /// Mirrors may nominate themselves there.
+    pub nominates: bool,
     /// What was tried, and what each said.
     pub tried: Vec<String>,
 }
@@ -47,11 +49,11 @@ fn judge(pinned: Option<&PublisherId>, offered: &PublisherId, is_known: bool) ->
 pub async fn lead(config: &Config, ui: &Ui, origin: &Origin, accept_new: bool) -> Result<Led, Failure> {
     let state = State::open(&config.state_dir)?;
     let pinned = state.origins()?.get(&origin.key()).and_then(|text| Reference::parse(text).ok());
-    let Found { reference, tried, .. } = attach::ask(origin).await;
+    let Found { reference, nominate: nominates, tried } = attach::ask(origin).await;
     let Some(reference) = reference else {
         // The origin is silent or gone; the swarm need not be.
         let reference = pinned.and_then(|pinned| attach::from_pin(&pinned, origin));
-        return Ok(Led { reference, tried });
+        return Ok(Led { reference, nominates, tried });
     };
     let offered = &reference.module.publisher;
     let verdict = judge(
@@ -75,7 +77,7 @@ pub async fn lead(config: &Config, ui: &Ui, origin: &Origin, accept_new: bool) -
         }
     }
     state.set_origin(&origin.key(), Some(&attach::to_pin(&reference, origin).to_string()))?;
-    Ok(Led { reference: Some(reference), tried })
+    Ok(Led { reference: Some(reference), nominates, tried })
 }
 
 fn accept(ui: &Ui, origin: &Origin, offered: &PublisherId, accept_new: bool) -> Result<(), Failure> {

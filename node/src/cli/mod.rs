@@ -2,10 +2,12 @@
 
 mod args;
 mod attach;
+mod attached;
 mod classic;
 mod foreign;
 mod manual;
 mod near;
+mod nominate;
 mod rsync;
 mod run;
 mod screen;

@@ -11,10 +11,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::args::{Args, Command, Global};
-use super::attach::{self, Led};
+use super::attach;
 use super::classic::Classic;
 use super::manual;
 use super::near;
+use super::nominate;
 use super::rsync;
 use super::screen::Screen;
 use super::serve;
@@ -47,6 +48,17 @@ const KEPT: usize = 8 << 20;
 /// # Errors
 /// What the last line on stderr says.
 pub fn run(args: Args, matches: &ArgMatches, ui: &Ui) -> Result<(), Failure> {
+    if matches!(args.verb, Command::Nominate { stdin: true, .. }) {
+        // A daemon refuses its client where `early exec` fails: whatever is wrong here is not the client's business.
+        return work(args, matches, ui).or_else(|failure| {
+            ui.warn(&failure.message);
+            Ok(())
+        });
+    }
+    work(args, matches, ui)
+}
+
+fn work(args: Args, matches: &ArgMatches, ui: &Ui) -> Result<(), Failure> {
     log(&args);
     let config = config::load(flags(&args.global))?;
     let ui = if config.json { Ui::new(true) } else { *ui };
@@ -119,6 +131,8 @@ async fn dispatch(args: Args, matches: &ArgMatches, config: &Config, ui: &Ui) ->
         Command::Trust { origin, reference, remove } => {
             attach::trust(config, ui, origin.as_deref(), reference.as_deref(), remove)
         }
+        Command::Nominate { what: Some(what), .. } => nominate::tell(config, ui, &what).await,
+        Command::Nominate { .. } => nominate::receive(config).await,
         Command::Serve { external, rsyncd } => serve::serve(config, ui, &external, rsyncd).await,
         Command::Share { dir } => serve::share(config, ui, &absolute(&dir)?).await,
         Command::Rsync { options, foreign } if options.explain => {
@@ -153,15 +167,15 @@ fn manner(verb: &Command) -> (Option<u16>, bool) {
 }
 
 /// One verb that is about to be done.
-struct Task<'a> {
-    config: &'a Config,
-    screen: Screen,
+pub(super) struct Task<'a> {
+    pub(super) config: &'a Config,
+    pub(super) screen: Screen,
     /// `--watch`.
-    follows: bool,
+    pub(super) follows: bool,
 }
 
 impl Task<'_> {
-    async fn work(&self, verb: Verb) -> Result<(), Failure> {
+    pub(super) async fn work(&self, verb: Verb) -> Result<(), Failure> {
         if let Some(reference) = verb.reference() {
             near::check(&self.config.state_dir, reference)?;
         }
@@ -173,48 +187,6 @@ impl Task<'_> {
         };
         screen.finish(&value)
     }
-
-    /// A verb on an origin: from the swarm where one is offered and answers, else the classic way.
-    async fn attached(
-        &self,
-        origin: &Origin,
-        mut verb: Verb,
-        classic: Option<Classic>,
-        accept_new: bool,
-        ui: &Ui,
-    ) -> Result<(), Failure> {
-        let classic = classic.filter(|_| matches!(origin, Origin::Daemon(_)));
-        let only = classic.as_ref().is_some_and(|classic| classic.only);
-        let led = if only { Led::default() } else { attach::lead(self.config, ui, origin, accept_new).await? };
-        let mut tried = led.tried;
-        if let Some(reference) = &led.reference {
-            verb.set_reference(reference.to_string());
-            match self.work(verb.clone()).await {
-                Err(failure) if is_silence(failure.code) && classic.is_some() => tried.push(failure.message),
-                done => return done,
-            }
-        }
-        let hint = format!("tried: {}", tried.join("; "));
-        let nobody = || Failure::new(Exit::Nobody, format!("{origin} offers no module of a swarm")).hint(hint);
-        let classic = classic.ok_or_else(nobody)?;
-        classic.check(&tried)?;
-        if led.reference.is_some() {
-            classic.step_aside().await;
-        }
-        classic.run(self.screen.is_json()).await?;
-        match (led.reference, verb) {
-            (Some(reference), Verb::Pass(pass)) if !pass.dry_run && pass.dest.is_dir() => {
-                let verify = Verify { reference: Some(reference.to_string()), ..Verify::after(&pass) };
-                self.work(Verb::Verify(verify)).await
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Nobody of the swarm answered, or nobody had what was wanted.
-fn is_silence(code: Exit) -> bool {
-    matches!(code, Exit::Nobody | Exit::NoHead | Exit::Missing | Exit::ConnectTimeout)
 }
 
 /// Where the events of a verb go.
@@ -357,7 +329,7 @@ fn to_verb(command: Command, global: &Global) -> Result<Verb, Failure> {
         }
         Command::Resolve { reference } => Verb::Resolve(Target { reference }),
         Command::Mirrors { reference } => Verb::Mirrors(Target { reference }),
-        Command::Motd { reference } => Verb::Motd(Motd { reference }),
+        Command::Motd { reference, nominate } => Verb::Motd(Motd { reference, nominate }),
         Command::Peers => Verb::Peers,
         Command::Status => Verb::Status,
         // The others never come here.

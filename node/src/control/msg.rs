@@ -7,7 +7,7 @@ use crate::error::Failure;
 pub use crate::verbs::{Event, Verb};
 
 /// Raised with every change of these messages: the two ends must be of one version.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What the node answers: events in any number, then one of the others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

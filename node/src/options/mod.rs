@@ -55,7 +55,7 @@ pub struct PublishOptions {
     #[arg(long, value_name = "URL", env = "MURMIR_URL", value_delimiter = ' ')]
     pub url: Vec<String>,
     /// Also write bundle, pages and hashes of large files to DIR, for plain web servers (DIR/.murmir of the published directory, where
-    /// its mirrors are)
+    /// its mirrors are), now and with every later generation, until `forget`
     #[arg(long, value_name = "DIR", env = "MURMIR_EXPORT")]
     pub export: Option<PathBuf>,
     /// Ask nobody: continue from the generation known here

@@ -79,11 +79,10 @@ pub fn export(
             done.add(put(&pages, &name, &bytes)?);
         }
     }
-    clear(&pages, &names)?;
-    names.clear();
+    let mut proofs_named = HashSet::new();
     for (id, size, path) in large {
         let name = file_name(&id);
-        if names.insert(name.clone()) {
+        if proofs_named.insert(name.clone()) {
             let outboard = match Outboard::load(outboards, &id, size)? {
                 Some(outboard) => outboard,
                 None => hash(&tree, &path, &id)?,
@@ -91,8 +90,11 @@ pub fn export(
             done.add(put(&proofs, &name, &outboard.encode())?);
         }
     }
-    clear(&proofs, &names)?;
+    to.sync_fs()?;
+    // What the old one needs goes only after it.
     replace(&to, "bundle", bundle.bytes())?;
+    clear(&pages, &names)?;
+    clear(&proofs, &proofs_named)?;
     to.sync_fs()?;
     done.add(true);
     Ok(done)

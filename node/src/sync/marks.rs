@@ -129,6 +129,7 @@ impl Node {
             late: request.late.clone(),
             watch: request.watch,
             http,
+            export: None,
             key: None,
             fresh: None,
         })?;

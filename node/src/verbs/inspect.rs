@@ -9,7 +9,7 @@ use tracker_less::record::CheckedBundle;
 
 use super::pass::{reference, selector};
 use super::{Event, Output};
-use crate::attach::offer::MAX_LINE;
+use crate::attach::offer::{MAX_LINE, Offer};
 use crate::error::{Exit, Failure};
 use crate::manifest::entry::{Entry, Node as Kind};
 use crate::manifest::select::{Depth, Selector};
@@ -42,6 +42,8 @@ pub struct Target {
 pub struct Motd {
     /// As text; none: all that are published here.
     pub reference: Option<String>,
+    /// Mirrors may nominate themselves by `--early-input`: `murmir nominate --stdin` is the daemon's `early exec`.
+    pub nominate: bool,
 }
 
 /// A tree whose selected pages are in the index.
@@ -222,7 +224,11 @@ pub async fn motd(service: &Service, wish: &Motd, out: &Output) -> Result<Value,
         reference.peers.clone_from(&addresses);
     }
     let lines = |prefix: &str| references.iter().map(|one| format!("{prefix}{one}")).collect::<Vec<_>>();
-    let (motd, dns) = (lines("murmir: "), lines("murmir="));
+    let (mut motd, dns) = (lines("murmir: "), lines("murmir="));
+    if wish.nominate {
+        // Only a daemon has an `early exec`.
+        motd.iter_mut().for_each(|line| *line = Offer::nominating(line));
+    }
     if motd.iter().any(|line| line.len() > MAX_LINE) {
         return Err(Failure::usage("the line would be over 900 bytes: name fewer peers"));
     }

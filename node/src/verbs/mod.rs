@@ -6,6 +6,7 @@ pub mod format;
 pub mod inspect;
 mod itemize;
 pub mod list;
+pub mod nominate;
 pub mod pass;
 pub mod publish;
 pub mod show;
@@ -55,6 +56,10 @@ pub enum Verb {
     Peers,
     /// Lines that lead others here.
     Motd(inspect::Motd),
+    /// This node's own word on a module.
+    OwnNomination(inspect::Target),
+    /// A mirror's word that came by a stock rsync daemon.
+    TakeNomination(nominate::HandedIn),
 }
 
 impl Verb {
@@ -160,5 +165,7 @@ pub async fn perform(service: &Service, verb: Verb, out: &Output) -> Result<Valu
         Verb::Status => upkeep::status(service, out).await,
         Verb::Peers => upkeep::peers(service, out).await,
         Verb::Motd(request) => inspect::motd(service, &request, out).await,
+        Verb::OwnNomination(request) => nominate::own(service, &request, out).await,
+        Verb::TakeNomination(request) => nominate::take(service, request).await,
     }
 }

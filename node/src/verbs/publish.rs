@@ -15,9 +15,8 @@ use crate::manifest::entry::Entry;
 use crate::manifest::path::TreePath;
 use crate::manifest::selection::Selection;
 use crate::reference::Reference;
-use crate::service::Service;
+use crate::service::{Service, export_placed};
 use crate::store::state::{Registration, Role};
-use crate::sync::export;
 use crate::sync::marks::placed;
 use crate::sync::publish::{self, Published, Request, is_failure};
 use crate::sync::source::Finder;
@@ -61,7 +60,7 @@ pub struct Publish {
     pub offline: bool,
     /// Web addresses where the tree stands.
     pub http: Vec<String>,
-    /// Write a static export there, absolute.
+    /// Write a static export there, absolute, and keep it up.
     pub export: Option<PathBuf>,
 }
 
@@ -88,7 +87,7 @@ pub async fn publish(service: &Service, request: Publish, out: &Output) -> Resul
     }
     if let Some(bundle) = &published.bundle {
         register(service, &request, &module, bundle).await?;
-        export(service, &request, &module, bundle).await?;
+        export_placed(&service.node, &module).await?;
     }
     finish(service, &request, &module, &published).await
 }
@@ -185,8 +184,12 @@ async fn register(
     // The signed head is durable before it leaves this process.
     service.node.note_seen(bundle)?;
     let http = service.node.urls(&marks, &request.http)?;
+    // Once asked for, it is kept up.
+    let former = if request.export.is_none() { marks.registration()? } else { None };
+    let export = former.map_or_else(|| request.export.clone(), |former| former.export);
     marks.register(&Registration {
         http,
+        export,
         reference: module.to_string(),
         directory: request.dir.clone(),
         role: Role::Publisher,
@@ -202,22 +205,6 @@ async fn register(
     if service.serves() {
         service.hold(module).await?;
     }
-    Ok(())
-}
-
-async fn export(
-    service: &Service,
-    request: &Publish,
-    module: &ModuleRef,
-    bundle: &CheckedBundle,
-) -> Result<(), Failure> {
-    let Some(to) = request.export.clone() else { return Ok(()) };
-    let (node, outboards) = (Arc::clone(&service.node), service.outboards(&module.id)?);
-    let (bundle, tree) = (bundle.clone(), request.dir.clone());
-    let work = move || export::export(&node.index, &outboards, &bundle, &tree, &to);
-    let exported = tokio::task::spawn_blocking(work).await;
-    let exported = exported.map_err(|error| Failure::new(Exit::Memory, error.to_string()))??;
-    tracing::info!(files = exported.files, written = exported.written, "static export");
     Ok(())
 }
 

@@ -43,6 +43,9 @@ pub struct Registration {
     /// Web addresses where the same tree stands, for everybody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub http: Vec<String>,
+    /// Where a publisher's static export is kept, absolute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<PathBuf>,
     /// A publisher's key, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,

@@ -27,6 +27,7 @@ fn registration() -> Registration {
         },
         late: vec!["Release".into()],
         http: Vec::new(),
+        export: None,
         watch: true,
         key: None,
         fresh: Some(60),
