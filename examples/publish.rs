@@ -28,18 +28,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         module: Some("example".to_owned()),
         key: "default".to_owned(),
         selection: Selection { rules: vec![ByteText::from(&b"- *.tmp"[..])], ..Selection::default() },
-        late: Vec::new(),
         fresh: 14 * 24 * 3600,
-        first: false,
-        seq: None,
-        allow_shrink: false,
-        ignore_errors: false,
-        error_on_no_change: false,
-        dry_run: false,
-        itemize: false,
-        http: Vec::new(),
-        export: None,
         offline: true,
+        ..Publish::default()
     };
     let (out, mut events) = Output::new();
     // What it says on the way is for people; here only the result counts.

@@ -17,6 +17,7 @@ mod filters;
 mod generations;
 mod guards;
 mod habits;
+mod keys;
 mod liars;
 mod lockfile;
 mod locks;

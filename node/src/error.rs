@@ -207,9 +207,14 @@ impl From<SyncError> for Failure {
             SyncError::Limit { .. } => plain(Exit::Limit),
             SyncError::ConnectTimeout { .. } => plain(Exit::ConnectTimeout),
             SyncError::NoKey { .. } => plain(Exit::Usage).hint("murmir keygen NAME makes one"),
+            SyncError::NotASigner { .. } => plain(Exit::Usage).hint("murmir rotate makes a new one, by the root key"),
+            SyncError::NoRoot { .. } => {
+                plain(Exit::Usage).hint("--root FILE, or murmir sign on the machine that has it")
+            }
             SyncError::NoHistory { .. } => plain(Exit::Usage).hint(
                 "--first if there is no earlier generation, --seq N to continue after N-1, or --peer to ask somebody",
             ),
+            SyncError::TreeChanged { .. } => plain(Exit::Missing).hint("make and sign another request"),
             SyncError::Unreadable { vanished: true, .. } => plain(Exit::Missing),
             SyncError::Unreadable { .. } => plain(Exit::Partial).hint("--ignore-errors publishes without them"),
             SyncError::Locked { .. } => plain(Exit::Locked),

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracker_less::machine::Event;
 use tracker_less::net::{self, DhtMode, NetEvent};
-use tracker_less::record::{CheckedBundle, ModuleId, SecretKey};
+use tracker_less::record::{CheckedBundle, ModuleId, PublicKey, SecretKey};
 
 use crate::attach::doorkeeper::Doorkeeper;
 use crate::manifest::selection::Selection;
@@ -24,15 +24,18 @@ use crate::store::lock::Lock;
 use crate::store::state::{Module, Registration, Role, State};
 use crate::sync::dest::OWN_DIR;
 use crate::sync::holding::{Ground, Holding};
-use crate::sync::publish::refresh;
+use crate::sync::keys::Keys;
 use crate::sync::shelf::{Notice, Shelf};
 use crate::sync::{ModuleRef, Node, SyncError, unix_now};
 use crate::verbs::pass::selector;
 use crate::wire::{self, Deadlines, Limits};
 
 mod export;
+mod keys;
 
 pub use export::export_placed;
+use keys::{lasting_key, renew};
+pub use keys::{make_key, random};
 
 /// How often the nominations that are passed on are taken from the mirror book.
 const SHARING: Duration = Duration::from_secs(2);
@@ -167,12 +170,25 @@ impl Service {
         self.serves() || !self.settings.peers.is_empty() || self.node.state.peers().is_ok_and(|peers| !peers.is_empty())
     }
 
-    /// The key of this name; `default` is made if it is absent. Also says whether it was made now.
+    /// The keys of this name; `default` is made if it is absent. Also says whether it was made now.
     ///
     /// # Errors
     /// There is no such key, or the state fails.
-    pub fn publisher_key(&self, name: &str) -> Result<(SecretKey, bool), StartError> {
-        publisher_key(&self.node.state, name)
+    pub fn publisher_keys(&self, name: &str) -> Result<(Keys, bool), StartError> {
+        let state = &self.node.state;
+        match Keys::load(state, name)? {
+            Some(keys) => Ok((keys, false)),
+            None if name == "default" => Ok((Keys::of_root(name, make_key(state, name)?), true)),
+            None => Err(SyncError::NoKey { name: name.to_owned() }.into()),
+        }
+    }
+
+    /// The public key of the lasting node of this state, made if absent.
+    ///
+    /// # Errors
+    /// The state fails.
+    pub fn lasting_public_key(&self) -> Result<PublicKey, StartError> {
+        Ok(lasting_key(&self.node.state)?.public())
     }
 
     /// The peer id of the lasting node of this state, made if absent.
@@ -256,48 +272,6 @@ fn lock(settings: &Settings) -> Result<Lock, StartError> {
     Lock::acquire(&settings.state.join("serve.lock")).map_err(running)
 }
 
-fn random() -> Result<[u8; 32], StartError> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| StartError::Random { reason: error.to_string() })?;
-    Ok(seed)
-}
-
-/// The identity of the state's lasting node, made if absent.
-fn lasting_key(state: &State) -> Result<SecretKey, StartError> {
-    if let Some(seed) = state.node_key().map_err(SyncError::from)? {
-        return Ok(SecretKey::from_seed(seed));
-    }
-    let seed = random()?;
-    state.add_node_key(&seed).map_err(SyncError::from)?;
-    Ok(SecretKey::from_seed(seed))
-}
-
-/// A publisher key by name; `default` is made if it is absent.
-///
-/// # Errors
-/// There is no such key, or the state fails.
-pub fn publisher_key(state: &State, name: &str) -> Result<(SecretKey, bool), StartError> {
-    if let Some(seed) = state.key(name).map_err(SyncError::from)? {
-        return Ok((SecretKey::from_seed(seed), false));
-    }
-    if name != "default" {
-        return Err(SyncError::NoKey { name: name.to_owned() }.into());
-    }
-    Ok((make_key(state, name)?, true))
-}
-
-/// Makes a publisher key. That its directory of modules exists says that its history is known on this machine.
-///
-/// # Errors
-/// The name is taken, or the state fails.
-pub fn make_key(state: &State, name: &str) -> Result<SecretKey, StartError> {
-    let key = SecretKey::from_seed(random()?);
-    state.add_key(name, &key.seed()).map_err(SyncError::from)?;
-    let publisher = key.public().publisher().to_string();
-    state.module(&publisher, "history").map_err(SyncError::from)?;
-    Ok(key)
-}
-
 fn config(settings: &Settings, state: &State, key: SecretKey) -> Result<net::Config, StartError> {
     let dht = match (settings.dht, settings.serve) {
         (false, _) => DhtMode::Off,
@@ -323,7 +297,11 @@ fn outboards(state: &State, module: &ModuleId) -> Result<Dir, SyncError> {
     Ok(all.child_or_make(module.to_string())?)
 }
 
-fn placed_bundle(marks: &Module) -> Result<Option<CheckedBundle>, SyncError> {
+/// The head of the placed generation of a module.
+///
+/// # Errors
+/// The state fails.
+pub fn placed_bundle(marks: &Module) -> Result<Option<CheckedBundle>, SyncError> {
     let Some(placed) = marks.placed()? else { return Ok(None) };
     // The one last seen has the later Fresh record, if it is of the same generation.
     let known = [marks.seen()?, marks.held()?].into_iter().flatten();
@@ -347,6 +325,11 @@ async fn hold(node: &Arc<Node>, module: &ModuleRef) -> Result<(), SyncError> {
     if let Some(seen) = node.seen(module)? {
         node.shelf.heard_of(&seen);
         node.swarm.tell(Event::Watch { module: module.id }).await;
+        if let Some(fork) = node.fork(module)? {
+            for half in [&fork.first, &fork.second] {
+                node.swarm.tell(Event::Bundle { bytes: half.bytes().to_vec() }).await;
+            }
+        }
         node.swarm.tell(Event::Bundle { bytes: seen.bytes().to_vec() }).await;
     }
     node.swarm.tell(hold).await;
@@ -463,24 +446,6 @@ async fn keep_house(node: Arc<Node>) {
             }
         }
     }
-}
-
-/// A new Fresh record at half the life of the old one, where this node has the key.
-async fn renew(node: &Arc<Node>, module: &ModuleRef) -> Result<(), SyncError> {
-    let registration = node.marks(module)?.registration()?;
-    let Some((registration, name)) = registration.and_then(|found| found.key.clone().map(|key| (found, key))) else {
-        return Ok(());
-    };
-    let (Some(seed), Some(bundle)) = (node.state.key(&name)?, node.seen(module)?) else { return Ok(()) };
-    let due = bundle.fresh().is_none_or(|fresh| unix_now() >= fresh.issued + (fresh.until - fresh.issued) / 2);
-    if due {
-        let lasts = registration.fresh.map_or(FRESH_FOR, u64::from);
-        let renewed = refresh(&SecretKey::from_seed(seed), &bundle, lasts, unix_now())?;
-        node.witness(&renewed).await?;
-        hold(node, module).await?;
-        export_placed(node, module).await?;
-    }
-    Ok(())
 }
 
 async fn remember_peers(node: &Node) {

@@ -21,6 +21,11 @@ impl Fork {
     pub fn at(&self) -> Generation {
         self.first.generation().max(self.second.generation())
     }
+
+    /// True for what nobody can believe after this proof: its own epoch from the fork on.
+    pub fn doubts(&self, generation: Generation) -> bool {
+        generation.epoch == self.at().epoch && generation >= self.at()
+    }
 }
 
 /// What offering a bundle came to.
@@ -92,11 +97,7 @@ impl Heads {
 
     /// From a fork on nothing of that epoch counts; and of epochs below the newest charter's only what it accepts.
     fn is_doubted(&self, bundle: &CheckedBundle) -> bool {
-        let generation = bundle.generation();
-        let forked = self.fork.as_ref().is_some_and(|fork| {
-            let at = fork.first.generation().max(fork.second.generation());
-            generation.epoch == at.epoch && generation >= at
-        });
+        let forked = self.fork.as_ref().is_some_and(|fork| fork.doubts(bundle.generation()));
         forked || self.newest().is_some_and(|newest| !accepts(newest, bundle))
     }
 
@@ -147,7 +148,7 @@ impl Heads {
 }
 
 /// True if a charter lets a head count: it is of the same or a later epoch, or at most what the charter accepts of an older one.
-fn accepts(newest: &CheckedBundle, bundle: &CheckedBundle) -> bool {
+pub fn accepts(newest: &CheckedBundle, bundle: &CheckedBundle) -> bool {
     let generation = bundle.generation();
     if generation.epoch >= newest.generation().epoch {
         return true;

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::record::fixtures::{bundle, charter, fresh, head, module, root_key};
-use crate::record::{Accepted, Charter};
+use crate::record::{Accepted, Charter, Head, SecretKey};
 
 /// A head of module 1 that does not come from [`bundle`]'s chain.
 fn other(epoch: u64, seq: u64, previous: Option<Hash32>, charter: &Charter) -> CheckedBundle {
@@ -70,6 +70,40 @@ fn a_thiefs_huge_number_is_left_behind_by_the_next_epoch() {
     assert_eq!(heads.newest().unwrap().generation().seq, u64::MAX);
     assert_eq!(heads.offer(other(1, 1, None, &charter(1))), Verdict::Newest);
     assert_eq!(heads.newest().unwrap().generation(), Generation { epoch: 1, seq: 1 });
+}
+
+#[test]
+fn a_rotated_bundle_leads_out_of_a_thiefs_heads_and_keeps_what_it_names() {
+    let (root, new) = (root_key(), SecretKey::from_seed([9; 32]));
+    let mut heads = Heads::default();
+    for seq in 1..=3 {
+        heads.offer(bundle(1, seq));
+    }
+    let own = bundle(1, 2);
+    heads.offer(other(0, 1 << 60, None, &charter(0)));
+    let out = own.rotate(&root, &new, 1, 5).unwrap();
+    assert_eq!(out.generation(), Generation { epoch: 1, seq: 3 });
+    assert_eq!((out.root(), out.head().previous), (own.root(), Some(own.head_hash())));
+    assert_eq!(heads.offer(out.clone()), Verdict::Newest);
+    assert_eq!(
+        heads.candidates().map(CheckedBundle::generation).collect::<Vec<_>>(),
+        [Generation { epoch: 1, seq: 3 }, Generation { epoch: 0, seq: 2 }, Generation { epoch: 0, seq: 1 },]
+    );
+    assert_eq!(heads.offer(bundle(1, 3)), Verdict::Doubted, "above the accepted one");
+    assert_eq!(heads.offer(other(0, 2, Some(bundle(1, 1).head_hash()), &charter(0))), Verdict::Doubted, "its twin");
+    let head = Head { seq: 4, previous: Some(out.head_hash()), ..out.head().clone() };
+    assert!(out.next(&root, head.clone(), None).is_err(), "the old key signs no more");
+    assert_eq!(heads.offer(out.next(&new, head, None).unwrap()), Verdict::Newest);
+}
+
+#[test]
+fn a_second_rotation_still_knows_the_first_epoch_and_only_the_root_key_makes_one() {
+    let (root, new) = (root_key(), SecretKey::from_seed([9; 32]));
+    let first = bundle(1, 2).rotate(&root, &new, 1, 5).unwrap();
+    assert!(first.rotate(&new, &new, 2, 6).is_err(), "a head key is no root key");
+    assert!(first.rotate(&root, &new, 1, 6).is_err(), "no higher epoch");
+    let second = first.rotate(&root, &SecretKey::from_seed([8; 32]), 2, 6).unwrap();
+    assert!(accepts(&second, &first) && accepts(&second, &bundle(1, 2)) && !accepts(&second, &bundle(1, 3)));
 }
 
 proptest! {

@@ -67,6 +67,10 @@ pub enum Command {
         #[arg(default_value = "default")]
         name: String,
     },
+    /// Make a new head key: a new epoch of all modules of a publisher, signed by its root key
+    Rotate(Rotate),
+    /// Sign what `publish` on another machine asks for
+    Sign(Sign),
     /// Print the node's id and addresses
     Id,
     /// Sign a directory as the next generation of a module
@@ -228,4 +232,38 @@ pub enum Command {
         #[arg(long, conflicts_with = "what")]
         stdin: bool,
     },
+}
+
+/// Arguments of `rotate`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    after_help = "After a theft of the head key, or a fork: what was published from here counts, and whatever else the old \
+keys signed at or above it is refused by everybody who hears of the new epoch. Files named MODULE.signed are written for modules \
+that were signed here and are served elsewhere (publish --signed takes them in). From the first rotation on the root key is needed \
+by rotate alone."
+)]
+pub struct Rotate {
+    /// Whose: the name of a key, a publisher id, or the reference of one of its modules
+    #[arg(value_name = "NAME|REF", default_value = "default")]
+    pub what: String,
+    /// Read the root key from this file, not from the state
+    #[arg(long, value_name = "FILE")]
+    pub root: Option<PathBuf>,
+}
+
+/// Arguments of `sign`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    after_help = "Shows what it signs. A request that does not go on from what this machine signed last is refused (43). \
+Where the tree is, publish with --signed FILE takes the result in."
+)]
+pub struct Sign {
+    /// The request that publish wrote
+    pub file: PathBuf,
+    /// Write the signed bundle to this file [default: FILE.signed]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Show, sign nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
 }

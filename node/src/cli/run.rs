@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ArgMatches;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::args::{Args, Command, Global};
 use super::attach;
 use super::classic::Classic;
+use super::keys;
 use super::manual;
 use super::near;
 use super::nominate;
@@ -26,8 +27,7 @@ use crate::control;
 use crate::error::{Exit, Failure};
 use crate::manifest::text::ByteText;
 use crate::options::{FetchOptions, MirrorOptions, PublishOptions};
-use crate::service::{self, Service, Settings};
-use crate::store::state::State;
+use crate::service::{Service, Settings};
 use crate::ui::{Ui, is_coloured};
 use crate::verbs::compare::{Compare, Tree};
 use crate::verbs::inspect::{Motd, Target};
@@ -125,7 +125,9 @@ fn log(args: &Args) {
 async fn dispatch(args: Args, matches: &ArgMatches, config: &Config, ui: &Ui) -> Result<(), Failure> {
     let Args { global, verb } = args;
     match verb {
-        Command::Keygen { name } => keygen(config, ui, &name),
+        Command::Keygen { name } => keys::keygen(config, ui, &name),
+        Command::Rotate(wish) => keys::rotate(config, ui, &wish).await,
+        Command::Sign(wish) => keys::sign(config, ui, &wish),
         Command::Completions { shell } => manual::completions(shell, ui),
         Command::Man => manual::page(ui),
         Command::Trust { origin, reference, remove } => {
@@ -145,6 +147,11 @@ async fn dispatch(args: Args, matches: &ArgMatches, config: &Config, ui: &Ui) ->
                 config,
                 screen: screen(&other, ui)?,
                 follows: matches!(&other, Command::Mirror { options, .. } if options.watch),
+                request: match &other {
+                    Command::Publish(options) => options.request.clone(),
+                    _ => None,
+                },
+                ui: *ui,
             };
             let (port, accept_new) = manner(&other);
             let verb = to_verb(other, &global)?;
@@ -172,6 +179,9 @@ pub(super) struct Task<'a> {
     pub(super) screen: Screen,
     /// `--watch`.
     pub(super) follows: bool,
+    /// Where a request for `sign` goes.
+    pub(super) request: Option<PathBuf>,
+    pub(super) ui: Ui,
 }
 
 impl Task<'_> {
@@ -180,11 +190,12 @@ impl Task<'_> {
             near::check(&self.config.state_dir, reference)?;
         }
         let (config, screen) = (self.config, &self.screen);
-        let value = match (self.follows, connect(config).await?) {
+        let mut value = match (self.follows, connect(config).await?) {
             (true, None) => return serve::watch(config, screen, verb).await,
             (true, Some(client)) => ask(client, &verb, screen).await?,
             (false, client) => one(config, client, verb, screen).await?,
         };
+        keys::deliver(&self.ui, &mut value, self.request.as_deref())?;
         screen.finish(&value)
     }
 }
@@ -199,6 +210,14 @@ fn screen(verb: &Command, ui: &Ui) -> Result<Screen, Failure> {
     };
     let Some(output) = transfer.map(|transfer| &transfer.output) else { return Screen::new(*ui, false, None) };
     Screen::new(*ui, !output.quiet, output.log_file.as_deref())
+}
+
+/// One verb, its answer not printed.
+///
+/// # Errors
+/// The verb's.
+pub async fn perform_once(config: &Config, verb: Verb, screen: &Screen) -> Result<Value, Failure> {
+    one(config, connect(config).await?, verb, screen).await
 }
 
 /// One verb: through the node where one runs and the verb is the node's, else alone.
@@ -236,7 +255,7 @@ fn is_the_nodes(verb: &Verb) -> bool {
 fn is_local(verb: &Verb) -> bool {
     match verb {
         Verb::Verify(verify) => !verify.repair && verify.reference.is_none(),
-        Verb::Forget(_) | Verb::Withdraw(_) | Verb::Id | Verb::Motd(_) => true,
+        Verb::Forget(_) | Verb::Withdraw(_) | Verb::Take(_) | Verb::Id | Verb::Motd(_) => true,
         _ => false,
     }
 }
@@ -283,17 +302,6 @@ pub async fn attended(service: &Service, verb: Verb, screen: &Screen) -> Result<
             work.await
         }
     }
-}
-
-fn keygen(config: &Config, ui: &Ui, name: &str) -> Result<(), Failure> {
-    let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    if !plain || name.starts_with('.') {
-        return Err(Failure::usage(format!("{name:?} is no name for a key")));
-    }
-    let state = State::open(&config.state_dir)?;
-    let key = service::make_key(&state, name)?;
-    let publisher = key.public().publisher().to_string();
-    ui.answer(&json!({ "publisher": publisher, "name": name }), &publisher)
 }
 
 fn to_verb(command: Command, global: &Global) -> Result<Verb, Failure> {
@@ -356,6 +364,8 @@ pub fn publish(options: &PublishOptions) -> Result<Publish, Failure> {
         offline: options.offline,
         http: transfer::web_addresses("--url", &options.url)?,
         export: options.export.as_deref().map(absolute).transpose()?,
+        request: options.request.is_some(),
+        signed: options.signed.as_deref().map(keys::read_signed).transpose()?,
     })
 }
 

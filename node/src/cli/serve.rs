@@ -15,7 +15,6 @@ use crate::config::{Config, addresses};
 use crate::control::{self, Handler, Reply};
 use crate::error::{Exit, Failure};
 use crate::gateway::rsyncd::Rsyncd;
-use crate::manifest::selection::Selection;
 use crate::service::Service;
 use crate::ui::Ui;
 use crate::verbs::publish::Publish;
@@ -60,24 +59,7 @@ pub async fn share(config: &Config, ui: &Ui, dir: &Path) -> Result<(), Failure> 
     settings.mdns = true;
     let mut node = Running::start(settings, config).await?;
     let service = Arc::clone(&node.service);
-    let request = Publish {
-        dir: dir.to_owned(),
-        module: None,
-        key: "default".to_owned(),
-        selection: Selection::default(),
-        late: Vec::new(),
-        fresh: FRESH_FOR,
-        first: false,
-        seq: None,
-        allow_shrink: false,
-        ignore_errors: false,
-        error_on_no_change: false,
-        dry_run: false,
-        itemize: false,
-        offline: false,
-        http: Vec::new(),
-        export: None,
-    };
+    let request = Publish { dir: dir.to_owned(), key: "default".to_owned(), fresh: FRESH_FOR, ..Publish::default() };
     let (out, mut events) = Output::new();
     let drain = async { while events.recv().await.is_some() {} };
     let publish = async {

@@ -24,7 +24,8 @@ pub struct PublishOptions {
     /// Name of the module [default: the directory's name]
     #[arg(long, value_name = "NAME", env = "MURMIR_MODULE")]
     pub module: Option<String>,
-    /// Name of the publisher key, made if absent
+    /// Name of the publisher key, made if absent; or a publisher's id, whose key may be on another machine: then a request for
+    /// `murmir sign` is written
     #[arg(long, value_name = "NAME", env = "MURMIR_KEY", default_value = "default")]
     pub key: String,
     /// Include and exclude rules
@@ -61,6 +62,12 @@ pub struct PublishOptions {
     /// Ask nobody: continue from the generation known here
     #[arg(long, env = "MURMIR_OFFLINE")]
     pub offline: bool,
+    /// Sign nothing: write a request for `murmir sign` to this file [default, where the key is elsewhere: MODULE.request]
+    #[arg(long, value_name = "FILE", env = "MURMIR_REQUEST", conflicts_with = "signed")]
+    pub request: Option<PathBuf>,
+    /// Publish what `murmir sign` made of a request; the directory must be as it was
+    #[arg(long, value_name = "FILE", env = "MURMIR_SIGNED")]
+    pub signed: Option<PathBuf>,
     /// Show what would be published, sign nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,

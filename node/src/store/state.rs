@@ -2,9 +2,12 @@
 //! in the index instead.
 //!
 //! ```text
-//! version   node.key   keys/NAME.key   peers   origins.toml   dests/HASH.{toml,bundle}
-//! modules/PUBLISHER/MODULE.{toml,seen,placed,fork-a,fork-b,damaged}
+//! version   node.key   keys/NAME.{key,head}   peers   origins.toml   dests/HASH.{toml,bundle}
+//! modules/PUBLISHER/MODULE.{toml,seen,placed,held,fork-a,fork-b,damaged}
 //! ```
+//!
+//! `NAME.key` is a publisher's root key. It signs heads too, until `rotate` makes `NAME.head` (the root's public key, then the
+//! seed of the key that signs heads); from then on it is needed for the next `rotate` alone, and may be kept elsewhere.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -90,6 +93,15 @@ pub struct Fetched {
     pub root: String,
 }
 
+/// The key that signs heads in the root key's stead.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HeadKey {
+    /// The publisher's root key, its public half.
+    pub root: [u8; SEED],
+    /// The head key.
+    pub seed: [u8; SEED],
+}
+
 /// The state directory. Any number of runs may have it open: every write replaces one file whole.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -144,9 +156,33 @@ impl State {
         add_seed(&self.keys, &format!("{name}.key"), name, seed)
     }
 
-    /// Names of the publisher keys, sorted.
+    /// The head key `name`, where one was made.
+    pub fn head_key(&self, name: &str) -> Result<Option<HeadKey>, StateError> {
+        let file = format!("{name}.head");
+        let Some(content) = durable::read(&self.keys, &file, 2 * SEED)? else { return Ok(None) };
+        let halves = content.split_at_checked(SEED);
+        let halves = halves.and_then(|(root, seed)| Some((root.try_into().ok()?, seed.try_into().ok()?)));
+        let wrong = || StateError::damaged(&self.keys, &file, format_args!("not {} bytes", 2 * SEED));
+        halves.map(|(root, seed)| Some(HeadKey { root, seed })).ok_or_else(wrong)
+    }
+
+    /// Keeps a new head key in the place of the former one: what that one signed stands, it signs no more.
+    pub fn set_head_key(&self, name: &str, root: &[u8; SEED], seed: &[u8; SEED]) -> Result<(), StateError> {
+        durable::write(&self.keys, &format!("{name}.head"), &[root.as_slice(), seed.as_slice()].concat())
+    }
+
+    /// Names of the publisher keys, sorted; also of those whose root key is elsewhere.
     pub fn key_names(&self) -> Result<Vec<String>, StateError> {
-        names(&self.keys, ".key")
+        let mut all = names(&self.keys, ".key")?;
+        all.extend(names(&self.keys, ".head")?);
+        all.sort();
+        all.dedup();
+        Ok(all)
+    }
+
+    /// Names of the modules of a publisher of which a head was ever seen, sorted.
+    pub fn modules_seen(&self, publisher: &str) -> Result<Vec<String>, StateError> {
+        if self.knows_publisher(publisher)? { names(&self.modules.child(publisher)?, ".seen") } else { Ok(Vec::new()) }
     }
 
     /// The seed of the node's identity.

@@ -52,13 +52,30 @@ impl Node {
         Ok(())
     }
 
-    /// Keeps the proof of a fork.
+    /// Keeps the proof of a fork. The first one of an epoch stays.
     ///
     /// # Errors
     /// The state could not be written.
     pub fn note_fork(&self, fork: &Fork) -> Result<(), SyncError> {
-        let marks = self.marks(&ModuleRef::of(&fork.first))?;
-        Ok(marks.set_fork(fork.first.bytes(), fork.second.bytes())?)
+        let module = ModuleRef::of(&fork.first);
+        if self.fork(&module)?.is_some_and(|known| known.at().epoch >= fork.at().epoch) {
+            return Ok(());
+        }
+        Ok(self.marks(&module)?.set_fork(fork.first.bytes(), fork.second.bytes())?)
+    }
+
+    /// The proof of a fork that no higher epoch has led out of yet.
+    ///
+    /// # Errors
+    /// The state directory fails.
+    pub fn fork(&self, module: &ModuleRef) -> Result<Option<Fork>, SyncError> {
+        let Some([first, second]) = self.marks(module)?.fork()? else { return Ok(None) };
+        let (Ok(first), Ok(second)) = (CheckedBundle::verify(&first), CheckedBundle::verify(&second)) else {
+            return Ok(None);
+        };
+        let fork = Fork { first, second };
+        let left = self.seen(module)?.is_some_and(|seen| seen.generation().epoch > fork.at().epoch);
+        Ok(if left { None } else { Some(fork) })
     }
 
     /// True if this module is registered with this directory.

@@ -7,6 +7,7 @@ pub mod dest;
 pub mod export;
 pub mod fetch;
 pub mod holding;
+pub mod keys;
 pub mod marks;
 pub mod pages;
 pub mod pass;
@@ -14,6 +15,7 @@ mod patches;
 pub mod pick;
 pub mod place;
 pub mod plan;
+pub mod proposal;
 pub mod publish;
 pub mod resolve;
 pub mod seeds;
@@ -213,11 +215,33 @@ pub enum SyncError {
         /// Its name.
         name: String,
     },
+    /// None of the keys of that name signs heads under the module's charter (1).
+    #[error("the key {name} may not sign for this publisher's newest epoch")]
+    NotASigner {
+        /// Its name.
+        name: String,
+    },
+    /// The root key is elsewhere, and needed (1).
+    #[error("the root key of {name} is not on this machine")]
+    NoRoot {
+        /// Its name.
+        name: String,
+    },
     /// Publishing without knowing the newest generation (1).
     #[error("no state of this key here, and nobody reachable knows {module}")]
     NoHistory {
         /// The module.
         module: String,
+    },
+    /// The directory is not the tree that was signed elsewhere (24).
+    #[error("the directory of {module} changed since the request: {signed} was signed, {found} is there")]
+    TreeChanged {
+        /// The module.
+        module: String,
+        /// Root of the signed tree.
+        signed: String,
+        /// Root of what is there.
+        found: String,
     },
     /// Publishing cannot continue from here (43).
     #[error("{module} forked at {at}: two different heads carry this number")]

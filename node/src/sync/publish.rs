@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use cid::Cid;
-use libp2p::PeerId;
-use tracker_less::record::{Charter, CheckedBundle, Fresh, Generation, Head, ModuleName, SecretKey};
+use tracker_less::record::{CheckedBundle, Generation, Head};
 
 use super::dest::nanos_now;
+use super::keys::{Keys, Terms};
 use super::{ModuleRef, SyncError};
 use crate::manifest::ContentId;
 use crate::manifest::diff::{self, Difference};
@@ -31,32 +31,28 @@ const SHRINK_PERCENT: u64 = 25;
 const SHRINK_ENTRIES: u64 = 100;
 /// Pages written to the index at once.
 const PAGE_BATCH: usize = 512;
-/// How long a nomination lasts by this publisher's charter, seconds.
-const NOMINATION_FOR: u64 = 24 * 3600;
 
 /// What the user asked for.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The directory, absolute.
     pub dir: PathBuf,
-    /// The module's name.
-    pub module: ModuleName,
+    /// The module.
+    pub module: ModuleRef,
     /// What of the directory is published.
     pub select: Selector,
     /// Globs of files that switch last at mirrors.
     pub late: Vec<String>,
-    /// How long a Fresh record lasts, seconds.
-    pub fresh_for: u64,
+    /// What a first charter says.
+    pub terms: Terms,
     /// Publish under this number.
     pub seq: Option<u64>,
     /// Publish a tree that lost much.
     pub allow_shrink: bool,
     /// Publish without entries that cannot be read any more.
     pub ignore_errors: bool,
-    /// Sign nothing.
+    /// Keep nothing, sign nothing.
     pub dry_run: bool,
-    /// Nodes that the charter names as trackers: this one.
-    pub trackers: Vec<PeerId>,
     /// Seconds since the epoch.
     pub now: u64,
 }
@@ -78,22 +74,44 @@ pub struct Published {
     pub changes: Vec<Difference>,
     /// Entries left out.
     pub problems: Vec<Problem>,
-    /// The signed bundle; none of a dry run.
+    /// What is to be signed.
+    pub head: Head,
+    /// The signed bundle; none of a dry run, and where the key is elsewhere.
     pub bundle: Option<CheckedBundle>,
 }
 
-/// Scans a directory, writes its pages to the index, and signs the generation after `former`.
+/// Who signs.
+#[derive(Debug, Clone)]
+pub enum Signer {
+    /// This machine.
+    Keys(Box<Keys>),
+    /// Another machine, later.
+    Elsewhere,
+    /// Another machine has signed this.
+    Signed(Box<CheckedBundle>),
+}
+
+/// What a publish goes on from.
+#[derive(Debug, Clone, Default)]
+pub struct Former {
+    /// The newest generation.
+    pub bundle: Option<CheckedBundle>,
+    /// Another module of the publisher, under its newest charter.
+    pub sibling: Option<CheckedBundle>,
+}
+
+/// Scans a directory, writes its pages to the index, and signs the generation after the former one.
 ///
 /// # Errors
 /// The guards of the command line (shrunken tree, entries that became unreadable), and local failures.
 pub fn publish(
     index: &Index,
     outboards: &Dir,
-    key: &SecretKey,
+    signer: &Signer,
     request: &Request,
-    former: Option<&CheckedBundle>,
+    from: &Former,
 ) -> Result<Published, SyncError> {
-    let module = ModuleRef::new(key.public().publisher(), request.module.clone());
+    let former = from.bundle.as_ref();
     let (scanned, tree_key) = scan(index, outboards, request)?;
     let (root, tree, files) = write_tree(index, &scanned, &request.late)?;
     check_problems(index, &scanned, request, former)?;
@@ -105,15 +123,14 @@ pub fn publish(
         Some(bundle) if changed => differences(index, bundle, &root),
         _ => Vec::new(),
     };
-    let generation = next_generation(former, request, changed);
-    let bundle = if request.dry_run {
-        None
-    } else {
+    let head = next_head(from, request, changed, (root, &tree));
+    if !request.dry_run {
         remember(index, &tree_key, &scanned)?;
-        Some(sign(key, request, &module, former, generation, (root, &tree))?)
-    };
-    let (bytes, problems) = (tree.bytes, scanned.problems);
-    Ok(Published { generation, root, files, bytes, changed, changes, problems, bundle })
+    }
+    let bundle = sign(signer, request, from, &head)?;
+    let head = bundle.as_ref().map_or(head, |bundle| bundle.head().clone());
+    let (bytes, problems, generation) = (tree.bytes, scanned.problems, head.generation());
+    Ok(Published { generation, root, files, bytes, changed, changes, problems, head, bundle })
 }
 
 /// The root of a directory as a tree: scanned and hashed, its pages put into the index, nothing signed.
@@ -329,66 +346,40 @@ fn check_shrink(former: &Head, tree: &DirLink) -> Result<(), SyncError> {
     Ok(())
 }
 
-fn next_generation(former: Option<&CheckedBundle>, request: &Request, changed: bool) -> Generation {
-    let epoch = former.map_or(0, |bundle| bundle.generation().epoch);
-    let seq = match (former, request.seq) {
-        (Some(bundle), _) if !changed => bundle.generation().seq,
-        (_, Some(seq)) => seq,
-        (Some(bundle), None) => bundle.generation().seq.saturating_add(1),
-        (None, None) => 1,
-    };
-    Generation { epoch, seq }
-}
-
-fn sign(
-    key: &SecretKey,
-    request: &Request,
-    module: &ModuleRef,
-    former: Option<&CheckedBundle>,
-    generation: Generation,
-    (root, tree): (Cid, &DirLink),
-) -> Result<CheckedBundle, SyncError> {
-    let Generation { epoch, seq } = generation;
-    if let Some(former) = former.filter(|former| former.generation() == generation) {
-        return Ok(refresh(key, former, request.fresh_for, request.now)?);
+/// The head that is to be signed; the former one if nothing changed.
+fn next_head(from: &Former, request: &Request, changed: bool, (root, tree): (Cid, &DirLink)) -> Head {
+    let former = from.bundle.as_ref();
+    if let Some(former) = former.filter(|_| !changed) {
+        return former.head().clone();
     }
-    let previous = former.map(CheckedBundle::head_hash);
-    let (entries, bytes) = (tree.entries, tree.bytes);
-    let head = Head { module: module.id, epoch, seq, previous, root, entries, bytes, created: request.now };
-    let bundle = match former {
-        Some(former) => former.next(key, head, None)?,
-        None => CheckedBundle::sign(key, key, &module.name, &charter(key, request), head, None)?,
-    };
-    Ok(refresh(key, &bundle, request.fresh_for, request.now)?)
-}
-
-fn charter(key: &SecretKey, request: &Request) -> Charter {
-    Charter {
-        epoch: 0,
-        heads: vec![key.public()],
-        fresh: Vec::new(),
-        trackers: request.trackers.clone(),
-        fresh_for: request.fresh_for,
-        nomination_for: NOMINATION_FOR,
-        accepted: Vec::new(),
-        successor: None,
+    let epoch = former.or(from.sibling.as_ref()).map_or(0, |bundle| bundle.generation().epoch);
+    let next = former.map_or(1, |former| former.generation().seq.saturating_add(1));
+    Head {
+        module: request.module.id,
+        epoch,
+        seq: request.seq.unwrap_or(next),
+        previous: former.map(CheckedBundle::head_hash),
+        root,
+        entries: tree.entries,
+        bytes: tree.bytes,
+        created: request.now,
     }
 }
 
-/// The same generation with a Fresh record from now on; `issued` grows also where the clock does not.
-///
-/// # Errors
-/// The key may not sign for this module.
-pub fn refresh(
-    key: &SecretKey,
-    bundle: &CheckedBundle,
-    lasts: u64,
-    now: u64,
-) -> Result<CheckedBundle, tracker_less::record::RecordError> {
-    let issued = bundle.fresh().map_or(now, |fresh| now.max(fresh.issued.saturating_add(1)));
-    let (head, Generation { epoch, seq }) = (bundle.head_hash(), bundle.generation());
-    let fresh = Fresh { module: bundle.module(), epoch, seq, head, issued, until: issued.saturating_add(lasts) };
-    bundle.with_fresh(key, &fresh)
+fn sign(signer: &Signer, request: &Request, from: &Former, head: &Head) -> Result<Option<CheckedBundle>, SyncError> {
+    match signer {
+        _ if request.dry_run => Ok(None),
+        Signer::Elsewhere => Ok(None),
+        Signer::Keys(keys) => {
+            let before = (from.bundle.as_ref(), from.sibling.as_ref());
+            keys.sign(&request.module.name, head.clone(), before, (&request.terms, request.now)).map(Some)
+        }
+        Signer::Signed(bundle) if *bundle.root() == head.root => Ok(Some((**bundle).clone())),
+        Signer::Signed(bundle) => {
+            let (signed, found) = (bundle.root().to_string(), head.root.to_string());
+            Err(SyncError::TreeChanged { module: request.module.to_string(), signed, found })
+        }
+    }
 }
 
 /// Keeps the state of every file for the next publish, except those changed so lately that an equal state proves nothing.

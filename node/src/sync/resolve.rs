@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cid::Cid;
 use tokio::time::Instant;
+use tracker_less::heads::{Fork, accepts};
 use tracker_less::record::{CheckedBundle, Generation};
 
 use super::source::{Finder, Source};
@@ -28,6 +29,27 @@ pub enum Wanted {
     Seq(u64),
     /// Exactly this root.
     Root(Cid),
+}
+
+/// What is known here of a module's heads before anybody's offer is looked at.
+#[derive(Debug, Default)]
+struct Belief {
+    /// The newest head that is believed.
+    newest: Option<CheckedBundle>,
+    /// The proof of a fork in the newest epoch.
+    fork: Option<Fork>,
+}
+
+impl Belief {
+    /// True unless a fork or the charter of a later epoch speaks against it.
+    fn covers(&self, bundle: &CheckedBundle) -> bool {
+        let forked = self.fork.as_ref().is_some_and(|fork| fork.doubts(bundle.generation()));
+        !forked && self.newest.as_ref().is_none_or(|newest| accepts(newest, bundle))
+    }
+
+    fn generation(&self) -> Option<Generation> {
+        self.newest.as_ref().map(CheckedBundle::generation)
+    }
 }
 
 impl Wanted {
@@ -70,9 +92,9 @@ pub async fn resolve(
         while let Some(source) = finder.try_next() {
             sources.push(source);
         }
-        let newest = newest(node, module).await?;
-        if let Some(choice) = choose(&sources, wanted) {
-            let is_newest = newest.is_none_or(|newest| newest <= choice.generation());
+        let belief = belief(node, module).await?;
+        if let Some(choice) = choose(&sources, wanted, &belief) {
+            let is_newest = belief.generation().is_none_or(|newest| newest <= choice.generation());
             let wait = match (is_newest || wanted != Wanted::Newest, finder.awaits_hints(), finder.is_asking()) {
                 (false, ..) => NEWEST_PATIENCE,
                 (true, true, _) => SETTLE,
@@ -82,7 +104,7 @@ pub async fn resolve(
             until = until.min(Instant::now() + wait);
         }
         if Instant::now() >= until || is_exhausted {
-            return conclude(module, wanted, sources, newest, finder);
+            return conclude(module, wanted, sources, &belief, finder);
         }
         tokio::select! {
             source = finder.next() => sources.push(source),
@@ -92,34 +114,41 @@ pub async fn resolve(
     }
 }
 
-/// The highest generation known here.
-async fn newest(node: &Node, module: &ModuleRef) -> Result<Option<Generation>, SyncError> {
-    let heard = node.swarm.newest(module.id).await.map(|bundle| bundle.generation());
-    Ok(heard.max(node.seen(module)?.map(|bundle| bundle.generation())))
+/// What is known here by now.
+async fn belief(node: &Node, module: &ModuleRef) -> Result<Belief, SyncError> {
+    let fork = node.fork(module)?;
+    let known = [node.swarm.newest(module.id).await, node.seen(module)?];
+    let known = known.into_iter().flatten();
+    let known = known.filter(|bundle| fork.as_ref().is_none_or(|fork| !fork.doubts(bundle.generation())));
+    Ok(Belief { newest: known.max_by_key(CheckedBundle::generation), fork })
 }
 
 fn conclude(
     module: &ModuleRef,
     wanted: Wanted,
     sources: Vec<Source>,
-    newest: Option<Generation>,
+    belief: &Belief,
     finder: &Finder,
 ) -> Result<Resolved, SyncError> {
-    let (module, tried) = (module.to_string(), finder.tried());
-    match choose(&sources, wanted) {
-        Some(bundle) => {
-            let newest = newest.unwrap_or_default().max(bundle.generation());
+    let tried = finder.tried();
+    match (choose(&sources, wanted, belief), &belief.fork) {
+        (Some(bundle), _) => {
+            let newest = belief.generation().unwrap_or_default().max(bundle.generation());
             Ok(Resolved { bundle, sources, newest })
         }
-        None if finder.was_answered() => Err(SyncError::NoHead { module, tried }),
-        None => Err(SyncError::NobodyAnswered { module, tried }),
+        (None, Some(fork)) => Err(SyncError::Forked { module: module.to_string(), at: fork.at() }),
+        (None, None) if finder.was_answered() => Err(SyncError::NoHead { module: module.to_string(), tried }),
+        (None, None) => Err(SyncError::NobodyAnswered { module: module.to_string(), tried }),
     }
 }
 
 /// The newest allowed generation that at least one source holds; one held whole before one held in part.
-fn choose(sources: &[Source], wanted: Wanted) -> Option<CheckedBundle> {
+fn choose(sources: &[Source], wanted: Wanted, belief: &Belief) -> Option<CheckedBundle> {
     let mut by_generation: BTreeMap<(bool, Generation), &CheckedBundle> = BTreeMap::new();
-    for offer in sources.iter().flat_map(|source| &source.offers).filter(|offer| wanted.allows(&offer.bundle)) {
+    let offers = sources.iter().flat_map(|source| &source.offers);
+    // A root that the user named needs nobody's belief.
+    let is_named = matches!(wanted, Wanted::Root(_));
+    for offer in offers.filter(|offer| wanted.allows(&offer.bundle) && (is_named || belief.covers(&offer.bundle))) {
         by_generation.insert((offer.whole, offer.bundle.generation()), &offer.bundle);
     }
     by_generation.into_values().next_back().cloned()

@@ -156,7 +156,7 @@ pub async fn resolve(service: &Service, wish: &Target, out: &Output) -> Result<V
     if !bundle.is_fresh(now) {
         lines.push("stale: no valid Fresh record".to_owned());
     }
-    if node.marks(&reference.module)?.fork()?.is_some() {
+    if node.fork(&reference.module)?.is_some() {
         lines.push("forked: two heads with one number were seen; the last generation below counts".to_owned());
     }
     for line in lines {
@@ -170,7 +170,7 @@ pub async fn resolve(service: &Service, wish: &Target, out: &Output) -> Result<V
         "created": bundle.head().created,
         "fresh_until": bundle.fresh().map(|fresh| fresh.until),
         "stale": !bundle.is_fresh(now),
-        "forked": node.marks(&reference.module)?.fork()?.is_some(),
+        "forked": node.fork(&reference.module)?.is_some(),
         "answers": answers,
     }))
 }

@@ -5,6 +5,7 @@ pub mod compare;
 pub mod format;
 pub mod inspect;
 mod itemize;
+pub mod keys;
 pub mod list;
 pub mod nominate;
 pub mod pass;
@@ -48,6 +49,8 @@ pub enum Verb {
     Forget(upkeep::Forget),
     /// Take back a publication or nomination.
     Withdraw(upkeep::Forget),
+    /// Hold what is published here under bundles that were signed elsewhere.
+    Take(keys::Take),
     /// The node's identity and addresses.
     Id,
     /// What the node holds.
@@ -161,6 +164,7 @@ pub async fn perform(service: &Service, verb: Verb, out: &Output) -> Result<Valu
         Verb::Mirrors(request) => inspect::mirrors(service, &request, out).await,
         Verb::Forget(request) => upkeep::forget(service, &request).await,
         Verb::Withdraw(request) => upkeep::withdraw(service, &request).await,
+        Verb::Take(request) => keys::take(service, &request, out).await,
         Verb::Id => upkeep::id(service, out).await,
         Verb::Status => upkeep::status(service, out).await,
         Verb::Peers => upkeep::peers(service, out).await,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tracker_less::record::{CheckedBundle, ModuleName, SecretKey};
+use tracker_less::record::{CheckedBundle, ModuleName, PublisherId};
 
 use super::Output;
 use super::pass::selector;
@@ -17,8 +17,10 @@ use crate::manifest::selection::Selection;
 use crate::reference::Reference;
 use crate::service::{Service, export_placed};
 use crate::store::state::{Registration, Role};
+use crate::sync::keys::{Keys, Terms};
 use crate::sync::marks::placed;
-use crate::sync::publish::{self, Published, Request, is_failure};
+use crate::sync::proposal::{Changes, Proposal};
+use crate::sync::publish::{self, Former, Published, Request, Signer, is_failure};
 use crate::sync::source::Finder;
 use crate::sync::{ModuleRef, SyncError, unix_now};
 
@@ -28,13 +30,13 @@ const ASK_OTHERS: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Publish {
     /// The directory, absolute.
     pub dir: PathBuf,
     /// The module; the directory's name if none.
     pub module: Option<String>,
-    /// The key's name.
+    /// The key's name, or the publisher's id.
     pub key: String,
     /// Filter rules.
     pub selection: Selection,
@@ -62,6 +64,10 @@ pub struct Publish {
     pub http: Vec<String>,
     /// Write a static export there, absolute, and keep it up.
     pub export: Option<PathBuf>,
+    /// Sign nothing: make a request for `sign`.
+    pub request: bool,
+    /// The bundle that `sign` made of a request.
+    pub signed: Option<Vec<u8>>,
 }
 
 /// Publishes, registers, and lets the swarm know.
@@ -70,13 +76,16 @@ pub struct Publish {
 /// The guards, local failures; 23 or 24 when new entries had to be left out.
 pub async fn publish(service: &Service, request: Publish, out: &Output) -> Result<Value, Failure> {
     let name = module_name(&request)?;
-    let (key, is_new) = service.publisher_key(&request.key)?;
-    if is_new {
-        out.note(format!("made the publisher key {} ({})", request.key, key.public().publisher())).await;
+    let (publisher, signer, is_new) = signer(service, &request, out).await?;
+    let module = ModuleRef::new(publisher, name);
+    if let Signer::Signed(bundle) = &signer
+        && ModuleRef::of(bundle) != module
+    {
+        return Err(Failure::usage(format!("--signed is of {}, not of {module}", ModuleRef::of(bundle))));
     }
-    let module = ModuleRef::new(key.public().publisher(), name);
     let former = former(service, &request, &module, is_new).await?;
-    let published = run(service, &request, &module, key, former).await?;
+    check_signed(&signer, former.bundle.as_ref())?;
+    let published = run(service, &request, &module, &signer, &former).await?;
     for problem in &published.problems {
         out.note(format!("left out: {problem}")).await;
     }
@@ -89,7 +98,32 @@ pub async fn publish(service: &Service, request: Publish, out: &Output) -> Resul
         register(service, &request, &module, bundle).await?;
         export_placed(&service.node, &module).await?;
     }
-    finish(service, &request, &module, &published).await
+    let mut report = finish(service, &request, &module, &published).await?;
+    if matches!(signer, Signer::Elsewhere) && !request.dry_run {
+        report["request"] = propose(service, &request, &module, &published, former)?.text().into();
+    }
+    Ok(report)
+}
+
+/// Whose module it is, who signs, and whether the key was made now.
+async fn signer(service: &Service, request: &Publish, out: &Output) -> Result<(PublisherId, Signer, bool), Failure> {
+    if let Some(bytes) = &request.signed {
+        let bundle = CheckedBundle::verify(bytes);
+        let bundle = bundle.map_err(|error| Failure::new(Exit::KeyChanged, format!("--signed: {error}")))?;
+        return Ok((*bundle.publisher(), Signer::Signed(Box::new(bundle)), false));
+    }
+    let (keys, is_new) = match request.key.parse::<PublisherId>() {
+        Ok(publisher) => match Keys::find(&service.node.state, &publisher)? {
+            Some(keys) => (keys, false),
+            None => return Ok((publisher, Signer::Elsewhere, false)),
+        },
+        Err(_) => service.publisher_keys(&request.key)?,
+    };
+    if is_new {
+        out.note(format!("made the publisher key {} ({})", request.key, keys.publisher)).await;
+    }
+    let publisher = keys.publisher;
+    Ok((publisher, if request.request { Signer::Elsewhere } else { Signer::Keys(Box::new(keys)) }, is_new))
 }
 
 fn module_name(request: &Publish) -> Result<ModuleName, Failure> {
@@ -98,21 +132,15 @@ fn module_name(request: &Publish) -> Result<ModuleName, Failure> {
     text.parse().map_err(|error| Failure::usage(format!("{text}: {error}")).hint("--module NAME names it"))
 }
 
-/// The newest generation of the module: by this state, and by whoever can be reached.
-async fn former(
-    service: &Service,
-    request: &Publish,
-    module: &ModuleRef,
-    key_is_new: bool,
-) -> Result<Option<CheckedBundle>, Failure> {
+/// What the new generation goes on from: by this state, and by whoever can be reached.
+async fn former(service: &Service, request: &Publish, module: &ModuleRef, key_is_new: bool) -> Result<Former, Failure> {
     let node = &service.node;
     let has_history = node.state.knows_publisher(&module.publisher.to_string())?;
-    let known = node.seen(module)?;
     if key_is_new {
-        return Ok(None);
+        return Ok(Former::default());
     }
-    let mut newest = known;
-    if !request.offline && !request.first && service.can_ask() {
+    let mut newest = node.seen(module)?;
+    if !request.offline && !request.first && request.signed.is_none() && service.can_ask() {
         let finder = Finder::start(Arc::clone(node), module.clone(), service.hints());
         let news = finder.news();
         let settled = async {
@@ -126,37 +154,98 @@ async fn former(
         let heard = node.swarm.newest(module.id).await;
         newest = [newest, heard, node.seen(module)?].into_iter().flatten().max_by_key(CheckedBundle::generation);
     }
-    if newest.is_none() && !has_history && !request.first && request.seq.is_none() {
+    if let Some(fork) = node.fork(module)? {
+        return Err(SyncError::Forked { module: module.to_string(), at: fork.at() }.into());
+    }
+    let is_first = request.first || request.seq.is_some() || request.signed.is_some();
+    if newest.is_none() && !has_history && !is_first {
         return Err(SyncError::NoHistory { module: module.to_string() }.into());
     }
-    Ok(newest)
+    let sibling = if newest.is_none() { sibling(service, module)? } else { None };
+    Ok(Former { bundle: newest, sibling })
+}
+
+/// What was signed elsewhere must be the next word, or the last one once more.
+fn check_signed(signer: &Signer, newest: Option<&CheckedBundle>) -> Result<(), Failure> {
+    let (Signer::Signed(bundle), Some(newest)) = (signer, newest) else { return Ok(()) };
+    if bundle.generation() > newest.generation() || bundle.head_hash() == newest.head_hash() {
+        return Ok(());
+    }
+    let (offered, placed) = (bundle.generation(), newest.generation());
+    Err(SyncError::Rollback { offered, placed }.into())
+}
+
+/// The publisher's newest charter, by its other modules, once it has rotated its keys.
+fn sibling(service: &Service, module: &ModuleRef) -> Result<Option<CheckedBundle>, Failure> {
+    let node = &service.node;
+    let mut seen = Vec::new();
+    for name in node.state.modules_seen(&module.publisher.to_string())? {
+        let Ok(name) = name.parse() else { continue };
+        seen.extend(node.seen(&ModuleRef::new(module.publisher, name))?);
+    }
+    let newest = seen.into_iter().max_by_key(|bundle| bundle.generation().epoch);
+    Ok(newest.filter(|bundle| bundle.generation().epoch > 0))
 }
 
 async fn run(
     service: &Service,
     request: &Publish,
     module: &ModuleRef,
-    key: SecretKey,
-    former: Option<CheckedBundle>,
+    signer: &Signer,
+    former: &Former,
 ) -> Result<Published, Failure> {
     let wish = Request {
         dir: request.dir.clone(),
-        module: module.name.clone(),
+        module: module.clone(),
         select: selector(TreePath::root(), None, &request.selection)?,
         late: request.late.clone(),
-        fresh_for: request.fresh,
+        terms: terms(service, request, signer)?,
         seq: request.seq,
         allow_shrink: request.allow_shrink,
         ignore_errors: request.ignore_errors,
         dry_run: request.dry_run,
-        trackers: vec![service.lasting_peer_id()?],
         now: unix_now(),
     };
-    let node = Arc::clone(&service.node);
+    let (node, signer, former) = (Arc::clone(&service.node), signer.clone(), former.clone());
     let outboards = service.outboards(&module.id)?;
-    let work = move || publish::publish(&node.index, &outboards, &key, &wish, former.as_ref());
+    let work = move || publish::publish(&node.index, &outboards, &signer, &wish, &former);
     let published = tokio::task::spawn_blocking(work).await;
     Ok(published.map_err(|error| Failure::new(Exit::Memory, error.to_string()))??)
+}
+
+/// What a first charter says. A node that has no publisher key renews Fresh records by its own.
+fn terms(service: &Service, request: &Publish, signer: &Signer) -> Result<Terms, Failure> {
+    let own = service.lasting_public_key()?;
+    let fresh = if matches!(signer, Signer::Keys(_)) { Vec::new() } else { vec![own] };
+    Ok(Terms { trackers: vec![service.lasting_peer_id()?], fresh, fresh_for: request.fresh })
+}
+
+fn propose(
+    service: &Service,
+    request: &Publish,
+    module: &ModuleRef,
+    published: &Published,
+    former: Former,
+) -> Result<Proposal, Failure> {
+    let mut changes = Changes::default();
+    for change in &published.changes {
+        match (&change.old, &change.new) {
+            (None, _) => changes.added += 1,
+            (_, None) => changes.deleted += 1,
+            _ => changes.changed += 1,
+        }
+    }
+    if former.bundle.is_none() {
+        changes.added = published.head.entries;
+    }
+    Ok(Proposal {
+        module: module.clone(),
+        head: published.head.clone(),
+        terms: terms(service, request, &Signer::Elsewhere)?,
+        changes,
+        former: former.bundle,
+        sibling: former.sibling,
+    })
 }
 
 async fn list(published: &Published, out: &Output) {

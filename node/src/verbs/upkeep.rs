@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracker_less::machine::Event as MachineEvent;
+use tracker_less::record::Generation;
 
 use super::pass::reference;
 use super::{Event, Output};
@@ -87,21 +88,27 @@ pub async fn status(service: &Service, out: &Output) -> Result<Value, Failure> {
         let holding = node.shelf.holding(&module.id);
         let damaged: Vec<String> =
             holding.as_ref().map(|held| held.damaged().iter().map(ToString::to_string).collect()).unwrap_or_default();
-        let newest = node.shelf.newest(&module.id).map(|generation| generation.seq);
-        let seq = placed.as_ref().map(|placed| placed.seq);
-        let behind = newest > seq;
+        let newest = node.shelf.newest(&module.id);
+        let held = placed.as_ref().map(|placed| Generation { epoch: placed.epoch, seq: placed.seq });
+        let behind = newest > held;
+        let forked = node.fork(&module)?.is_some();
         let role = if registration.role == Role::Publisher { "publisher" } else { "mirror" };
-        let marker = if behind { "  behind" } else { "" };
+        let marker = match (behind, forked) {
+            (_, true) => "  forked",
+            (true, _) => "  behind",
+            _ => "",
+        };
         let bad = if damaged.is_empty() { String::new() } else { format!("  {} damaged", damaged.len()) };
-        let shown = seq.map_or("-".to_owned(), |seq| format!("@{seq}"));
+        let shown = held.map_or("-".to_owned(), |held| held.to_string());
         out.line(format!("{module}  {role}  {}  {shown}{marker}{bad}", registration.directory.display())).await;
         for path in &damaged {
             out.line(format!("  damaged {path}")).await;
         }
         modules.push(json!({
-            "reference": module.to_string(), "role": role, "path": registration.directory, "seq": seq,
-            "root": placed.map(|placed| placed.root), "newest_seq": newest, "behind": behind,
-            "forked": marks.fork()?.is_some(), "damaged": damaged,
+            "reference": module.to_string(), "role": role, "path": registration.directory,
+            "epoch": held.map(|held| held.epoch), "seq": held.map(|held| held.seq),
+            "root": placed.map(|placed| placed.root), "newest_seq": newest.map(|newest| newest.seq),
+            "behind": behind, "forked": forked, "damaged": damaged,
         }));
     }
     Ok(json!({

@@ -4,7 +4,7 @@ use cid::Cid;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 
-use super::charter::Charter;
+use super::charter::{Accepted, Charter, MAX_LIST};
 use super::envelope::{Domain, Envelope, Hash32, Raw, RecordError, decode, encode};
 use super::fresh::Fresh;
 use super::head::{self, Head};
@@ -78,6 +78,45 @@ impl CheckedBundle {
     pub fn next(&self, head_key: &SecretKey, head: Head, fresh: Option<Fresh>) -> Result<Self, RecordError> {
         let fresh = fresh.map(|fresh| fresh.seal(head_key));
         Self::assemble(*self.publisher.key(), &self.name, self.charter_seal.clone(), head.seal(head_key), fresh)
+    }
+
+    /// The first generation of another module of this publisher, under the same charter: the root key need not be at hand.
+    ///
+    /// # Errors
+    /// The key may not sign for this charter, or the head is of another module or epoch.
+    pub fn sibling(&self, head_key: &SecretKey, name: &ModuleName, head: Head) -> Result<Self, RecordError> {
+        Self::assemble(*self.publisher.key(), name, self.charter_seal.clone(), head.seal(head_key), None)
+    }
+
+    /// The same tree as the first generation of a higher epoch, signed by another head key. The new charter names this
+    /// generation as the last that counts of its own epoch: whatever else the old keys signed at or above it does not.
+    ///
+    /// # Errors
+    /// The root key is another publisher's, or the epoch is not higher.
+    pub fn rotate(
+        &self,
+        root: &SecretKey,
+        head_key: &SecretKey,
+        epoch: u64,
+        created: u64,
+    ) -> Result<Self, RecordError> {
+        let Generation { epoch: old, seq } = self.generation();
+        let last = Accepted { epoch: old, module: self.module, seq, head: self.head_hash() };
+        let older = self.charter.accepted.iter().filter(|one| one.module == self.module).cloned();
+        let accepted = std::iter::once(last).chain(older).take(MAX_LIST).collect();
+        let charter = Charter { epoch, heads: vec![head_key.public()], accepted, ..self.charter.clone() };
+        // A number is a generation's name for people, so it goes on; where there is none left, the epoch tells them apart.
+        let seq = seq.checked_add(1).unwrap_or(1);
+        let head = Head { epoch, seq, previous: Some(self.head_hash()), created, ..self.head.clone() };
+        if root.public() != *self.publisher.key() {
+            return Err(RecordError::Signer { what: "charter" });
+        }
+        Self::sign(root, head_key, &self.name, &charter, head, None)
+    }
+
+    /// Who signed the head.
+    pub fn signer(&self) -> &PublicKey {
+        self.head_seal.key()
     }
 
     /// The same generation with another Fresh record.

@@ -9,7 +9,7 @@ use super::key::{PublicKey, SecretKey};
 
 pub(super) const DOMAIN: Domain = Domain { what: "charter", tag: b"murmir charter v1", max: 2048 };
 /// Most keys of a kind, tracker nodes, and accepted heads.
-const MAX_LIST: usize = 16;
+pub(super) const MAX_LIST: usize = 16;
 
 /// The last head of a module that counts from an older epoch; whatever else that epoch's keys signed does not.
 #[derive(Debug, Clone, PartialEq, Eq)]

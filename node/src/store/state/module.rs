@@ -124,11 +124,9 @@ impl Module {
         Ok(half("fork-a")?.zip(half("fork-b")?).map(Into::into))
     }
 
-    /// Keeps the proof of a fork. The first one stays.
+    /// Keeps the proof of a fork, in the place of a former one.
     pub fn set_fork(&self, a: &[u8], b: &[u8]) -> Result<(), StateError> {
-        if self.fork()?.is_some() {
-            return Ok(());
-        }
+        durable::remove(&self.dir, &self.file("fork-b"))?;
         durable::write(&self.dir, &self.file("fork-a"), a)?;
         durable::write(&self.dir, &self.file("fork-b"), b)
     }

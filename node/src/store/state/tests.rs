@@ -71,6 +71,19 @@ fn keys_are_never_replaced() {
 }
 
 #[test]
+fn a_head_key_names_its_root_and_may_be_replaced() {
+    let (_dir, state) = state();
+    assert!(state.head_key("a").unwrap().is_none());
+    state.set_head_key("a", &[1; 32], &[2; 32]).unwrap();
+    state.set_head_key("a", &[1; 32], &[3; 32]).unwrap();
+    assert!(state.head_key("a").unwrap() == Some(HeadKey { root: [1; 32], seed: [3; 32] }));
+    assert_eq!(mode(state.path().join("keys/a.head")), 0o600);
+    assert_eq!(state.key_names().unwrap(), ["a"], "also without its root key");
+    fs::write(state.path().join("keys/a.head"), [1; 63]).unwrap();
+    assert!(matches!(state.head_key("a"), Err(StateError::Damaged { .. })));
+}
+
+#[test]
 fn a_key_name_cannot_leave_the_directory() {
     let (_dir, state) = state();
     assert!(matches!(state.add_key("../evil", &[1; 32]), Err(StateError::File(FileError::NotAName { .. }))));
@@ -124,13 +137,13 @@ fn a_module_is_remembered() {
 }
 
 #[test]
-fn the_first_fork_stays() {
+fn a_fork_is_kept_whole_and_a_later_one_takes_its_place() {
     let (_dir, state) = state();
     let module = state.module("k51", "m").unwrap();
     assert_eq!(module.fork().unwrap(), None);
     module.set_fork(b"one", b"two").unwrap();
     module.set_fork(b"three", b"four").unwrap();
-    assert_eq!(module.fork().unwrap().unwrap(), [b"one".to_vec(), b"two".to_vec()]);
+    assert_eq!(module.fork().unwrap().unwrap(), [b"three".to_vec(), b"four".to_vec()]);
 }
 
 #[test]
