@@ -1,9 +1,13 @@
 //! From the name of an rsync daemon into the swarm, and back to rsync.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::util::{Daemon, Lab, Machine, Node, Proxy, Tree, assert_same, free_port, noise, receiver, speaker, until};
+use crate::util::{
+    Daemon, Lab, Machine, Node, Proxy, Running, Tree, assert_same, connect_proxy, free_port, name_server, noise,
+    receiver, speaker, until,
+};
 
 /// A publisher's tree, a mirror that holds it, and the line that leads there.
 struct Scene {
@@ -56,7 +60,8 @@ fn a_client_attaches_to_a_stock_daemon_and_switches_to_the_swarm() {
     let (client, url) = (scene.lab.machine("c"), url(relay.port()));
     let run = client.json(&[&"--no-dht", &"fetch", &"--accept-new", &url, &scene.dest("one")]);
     assert_same(scene.tree.root(), &scene.dest("one"));
-    assert_eq!(run["transferred"], 3, "{run}");
+    assert_eq!((&run["transferred"], &run["from"]["origin"]), (&3.into(), &0.into()), "{run}");
+    // 3 MiB came from the mirror.
     assert!(relay.down() < 2000, "{} bytes from the origin", relay.down());
     // A path in the module, by rsync's own notation and rule; the key is known now.
     let place = "127.0.0.1::tree/dir";
@@ -217,6 +222,10 @@ fn what_is_no_daemon_gets_one_clear_line() {
         assert!(run.stderr.contains(expected), "{expected}: {}", run.stderr);
         assert!(!run.stderr.contains('\x1b') && !lab.path("d").exists());
     }
+    // Silence is listened to for a while.
+    let client = lab.machine("silent");
+    let run = client.run(&[&"--no-dht", &"fetch", &"--no-classic", &url(speaker(b"", b"")), &lab.path("d")]).expect(10);
+    assert!(run.stderr.contains("not an rsync server"), "{}", run.stderr);
     let nobody = lab.machine("n").run(&[&"--no-dht", &"fetch", &"--no-classic", &url(free_port()), &lab.path("d")]);
     assert!(nobody.expect(10).stderr.contains("refused"));
 }
@@ -273,4 +282,123 @@ fn a_node_serves_stock_clients() {
     assert_same(tree.root(), &lab.path("by murmir"));
     assert_eq!(node.terminate().code(), Some(0));
     machine.run(&[&"serve", &"--rsyncd", &"nonsense"]).expect(1);
+}
+
+#[test]
+fn dns_leads_into_the_swarm_where_nothing_else_does() {
+    let scene = Scene::new();
+    let reference = scene.line["murmir: ".len()..].trim();
+    let (near, long) =
+        (format!("murmir={reference}&peer=/ip4/192.0.2.7/tcp/4741"), format!("murmir={}", "x".repeat(1000)));
+    let names = name_server(&[
+        ("_murmir.archive.test.", &["v=spf1 -all", "murmir=", "murmir=murmir://k51/tree", &near]),
+        ("_murmir.long.test.", &[&long]),
+        ("_murmir.empty.test.", &["v=spf1 -all"]),
+    ]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ask = |word: &str| {
+        let origin = murmir::attach::origin::Origin::parse(word, None).unwrap().unwrap();
+        runtime.block_on(murmir::attach::ask_by(&origin, Some(names)))
+    };
+    let found = ask("rsync://archive.test/tree/dir/");
+    let found = found.reference.unwrap_or_else(|| panic!("{:?}", found.tried));
+    // Who is near to whoever wrote that need not be near to us.
+    let plain = reference.split('?').next().unwrap();
+    assert_eq!(found.to_string(), format!("{plain}/dir/?peer=/ip4/192.0.2.7/tcp/4741"));
+    let found = ask("https://archive.test/tree/dir/a%20b").reference.unwrap();
+    assert_eq!(found.to_string(), format!("{plain}/dir/a%20b?peer=/ip4/192.0.2.7/tcp/4741"));
+    for (word, why) in [
+        ("rsync://archive.test/other", "_murmir.archive.test: not for this module"),
+        ("https://archive.test/else", "_murmir.archive.test: no module for /else"),
+        ("rsync://empty.test/tree", "has no murmir= record"),
+        ("rsync://long.test/tree", "has no murmir= record"),
+        ("rsync://nosuch.test/tree", "_murmir.nosuch.test"),
+    ] {
+        let found = ask(word);
+        assert!(
+            found.reference.is_none() && found.tried.iter().any(|one| one.contains(why)),
+            "{word}: {:?}",
+            found.tried
+        );
+    }
+}
+
+/// Runs with these variables.
+fn with(client: &Machine, variables: &[(&str, String)], args: crate::util::Args) -> crate::util::Run {
+    let mut command = client.command(args);
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
+    Running::start(command).finish()
+}
+
+#[test]
+fn a_proxy_leads_to_the_daemon_in_both_ways() {
+    let scene = Scene::new();
+    let port = connect_proxy("Authorization: Basic bWU6c2VjcmV0");
+    let client = scene.lab.machine("c");
+    let daemon = Daemon::start(&scene.lab, scene.tree.root(), &scene.line, "");
+    // The name leads nowhere but for the proxy; so does the line to whoever is near to it.
+    let place = url(daemon.port());
+    let proxied = |name: &str| vec![("RSYNC_PROXY", format!("{name}127.0.0.1:{port}"))];
+    let words: crate::util::Args = &[&"--no-dht", &"fetch", &"--accept-new", &place, &scene.dest("one")];
+    let via = format!("--peer={}", scene.mirror.address());
+    with(&client, &proxied("me:secret@"), &[&[&via as &dyn AsRef<std::ffi::OsStr>], words].concat()).expect(0);
+    assert_same(scene.tree.root(), &scene.dest("one"));
+    let refused = with(
+        &scene.lab.machine("x"),
+        &proxied(""),
+        &[&"--no-dht", &"fetch", &"--no-classic", &place, &scene.dest("x")],
+    );
+    assert!(refused.expect(10).stderr.contains("407 Who are you"));
+    let classic = [&"--no-dht" as &dyn AsRef<std::ffi::OsStr>, &"fetch", &"--classic-only", &place];
+    let two = scene.dest("two");
+    with(&client, &proxied("me:secret@"), &[&classic[..], &[&two]].concat()).expect(0);
+    assert_same(scene.tree.root(), &two);
+}
+
+#[test]
+fn a_module_with_a_password_goes_the_classic_way() {
+    let lab = Lab::new();
+    let tree = Tree::new(lab.path("t"));
+    tree.file("a", "one").mtime("a", 1_000_000_000, 0).mtime("", 1_000_000_000, 0);
+    let (secrets, password) = (lab.path("secrets"), lab.path("password"));
+    for (file, text) in [(&secrets, "me:open sesame\n"), (&password, "open sesame\n")] {
+        std::fs::write(file, text).unwrap();
+        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let settings = format!("auth users = me\nsecrets file = {}", secrets.display());
+    let daemon = Daemon::start(&lab, tree.root(), "Welcome.\n", &settings);
+    let (client, url) = (lab.machine("c"), url(daemon.port()).replace("//", "//me@"));
+    let secret = [("RSYNC_PASSWORD", "open sesame".to_owned())];
+    with(&client, &secret, &[&"--no-dht", &"fetch", &url, &lab.path("one")]).expect(0);
+    assert_same(tree.root(), &lab.path("one"));
+    let file = format!("--password-file={}", password.display());
+    client.ok(&[&"--no-dht", &"rsync", &"-a", &file, &format!("{url}/"), &lab.path("two")]);
+    assert_same(tree.root(), &lab.path("two"));
+    let wrong = [("RSYNC_PASSWORD", "guess".to_owned())];
+    with(&client, &wrong, &[&"--no-dht", &"fetch", &url, &lab.path("three")]).expect(5);
+    let never = client.run(&[&"--no-dht", &"fetch", &"--no-classic", &url, &lab.path("x")]).expect(10);
+    assert!(never.stderr.contains("it asks for a password"), "{}", never.stderr);
+}
+
+#[test]
+fn a_new_publisher_is_asked_for_on_a_terminal() {
+    let scene = Scene::new();
+    let daemon = Daemon::start(&scene.lab, scene.tree.root(), &scene.line, "");
+    let (client, url) = (scene.lab.machine("c"), url(daemon.port()));
+    for (answer, code, name) in [("no\n", 41, "no"), ("yes\n", 0, "yes")] {
+        let dest = scene.dest(name);
+        let command = client.command(&[&"--no-dht", &"fetch", &url, &dest]);
+        let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().unwrap());
+        let words: Vec<String> = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
+        // script(1) makes a terminal.
+        let mut terminal = Command::new("script");
+        terminal.args(["-qec", &words.join(" "), "/dev/null"]).env("HOME", scene.dest("c"));
+        terminal.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let Ok(mut child) = terminal.spawn() else { return eprintln!("skipped: script is not installed") };
+        child.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
+        let run = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&run.stdout).into_owned();
+        assert!(said.contains("Trust it for") && said.contains("(yes/no)?"), "{said}");
+        assert_eq!((run.status.code(), dest.exists()), (Some(code), code == 0), "{said}");
+    }
 }

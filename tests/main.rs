@@ -27,4 +27,5 @@ mod rsync;
 mod swarm;
 mod tidy;
 mod util;
+mod volunteer;
 mod web;

@@ -1,6 +1,6 @@
 //! Plain web servers as sources: what they send is used where it is right, and nothing else.
 
-use crate::util::{Lab, Machine, Manner, Node, Tree, Web, assert_same, noise, until};
+use crate::util::{Lab, Machine, Manner, Node, Proxy, Server, Tree, Web, assert_same, noise, until};
 
 struct Scene {
     lab: Lab,
@@ -24,10 +24,15 @@ impl Scene {
 
     /// Fetches from the seeds and this peer; gives the last row.
     fn fetch(&self, name: &str, seeds: &[&Web], peer: Option<&Node>) -> serde_json::Value {
+        let urls: Vec<String> = seeds.iter().map(|seed| seed.url()).collect();
+        self.fetch_from(name, &urls, &peer.map_or(self.reference.clone(), |node| node.link(&self.reference)))
+    }
+
+    /// Fetches from web servers and whoever the link names; gives the last row.
+    fn fetch_from(&self, name: &str, urls: &[String], link: &str) -> serde_json::Value {
         let mut words = vec!["--no-dht".to_owned(), "fetch".to_owned()];
-        words.extend(seeds.iter().map(|seed| format!("--web-seed={}", seed.url())));
-        words.push(peer.map_or(self.reference.clone(), |node| node.link(&self.reference)));
-        words.push(self.lab.path(name).display().to_string());
+        words.extend(urls.iter().map(|url| format!("--web-seed={url}")));
+        words.extend([link.to_owned(), self.lab.path(name).display().to_string()]);
         let words: Vec<&dyn AsRef<std::ffi::OsStr>> =
             words.iter().map(|word| word as &dyn AsRef<std::ffi::OsStr>).collect();
         let row = self.lab.machine(&format!("machine {name}")).json(&words);
@@ -81,7 +86,20 @@ fn a_web_server_without_an_export_helps_a_peer() {
 #[test]
 fn what_a_bad_server_sends_does_no_harm() {
     let (scene, node) = Scene::new();
-    for (name, manner) in [("wrong", Manner::Wrong), ("short", Manner::Short), ("shifted", Manner::Shifted)] {
+    for (name, manner) in [
+        ("wrong", Manner::Wrong),
+        ("short", Manner::Short),
+        ("shifted", Manner::Shifted),
+        ("no range", Manner::NoRange),
+        ("gzip", Manner::Gzip),
+        ("changes", Manner::Changes),
+        ("circle", Manner::Circle),
+        ("refuses", Manner::Refuses),
+        ("endless", Manner::Endless),
+        ("trickles", Manner::Trickles),
+        ("garbage", Manner::Garbage),
+        ("silent", Manner::Silent),
+    ] {
         let (web, good) = (Web::start(scene.tree.root(), manner), Web::start(scene.tree.root(), Manner::Good));
         scene.fetch(name, &[&web, &good], Some(&node));
     }
@@ -91,6 +109,52 @@ fn what_a_bad_server_sends_does_no_harm() {
     let web = Web::start(other.root(), Manner::Good);
     let done = scene.fetch("other", &[&web], Some(&node));
     assert_eq!(done["from"]["web_seeds"], 0, "{done}");
+}
+
+#[test]
+fn a_bad_server_alone_is_named_with_its_fault() {
+    let (scene, node) = Scene::new();
+    node.kill();
+    for (name, manner, fault) in [
+        ("endless", Manner::Endless, "too large"),
+        ("garbage", Manner::Garbage, "invalid HTTP"),
+        ("circle", Manner::Circle, "302"),
+        ("refuses", Manner::Refuses, "busy"),
+    ] {
+        let web = Web::start(scene.tree.root(), manner);
+        let (seed, dest) = (format!("--web-seed={}", web.url()), scene.lab.path(name));
+        let run = scene.lab.machine(&format!("m {name}")).run(&[&"--no-dht", &"fetch", &seed, &scene.reference, &dest]);
+        let run = run.expect(10);
+        assert!(run.stderr.contains(&web.url()) && run.stderr.contains(fault), "{name}: {}", run.stderr);
+    }
+}
+
+/// Everything at once: real servers, one that lies, one that is slow, and a peer that stands still.
+#[test]
+fn real_servers_share_one_large_file_beside_a_slow_peer() {
+    let (scene, node) = Scene::new();
+    let dir = scene.tree.root();
+    let Some(nginx) = Server::nginx(&scene.lab, dir, "") else { return };
+    let Some(python) = Server::python(&scene.lab, dir) else { return };
+    let (wrong, slow) = (Web::start(dir, Manner::Wrong), Web::start(dir, Manner::Slow(300_000)));
+    let relay = Proxy::start(node.port());
+    relay.hold_at(400_000);
+    let urls = [nginx.url(), python.url(), wrong.url(), slow.url()];
+    let link = format!("{}?peer={}", scene.reference, relay.address(node.address()));
+    let done = scene.fetch_from("all", &urls, &link);
+    let gave = |url: &str| {
+        let rows = done["sources"].as_array().unwrap();
+        rows.iter().find(|row| row["url"] == url).and_then(|row| row["received"].as_u64()).unwrap_or(0)
+    };
+    assert!(gave(&nginx.url()) > 0 && gave(&python.url()) > 0, "{done}");
+    // With all peers gone, nginx and the static export are enough.
+    drop(relay);
+    node.kill();
+    let done = scene.fetch_from("alone", &[nginx.url()], &scene.reference);
+    assert!(done["from"]["web_seeds"].as_u64() > Some(9_500_000), "{done}");
+    let behind = Server::nginx(&scene.lab, dir, "gzip on; gzip_types *; location /pub/ { return 302 /; }").unwrap();
+    scene.fetch_from("gzip", &[behind.url()], &scene.reference);
+    scene.fetch_from("python", &[python.url()], &scene.reference);
 }
 
 #[test]
@@ -126,6 +190,16 @@ fn a_web_address_leads_into_the_swarm() {
     let nothing =
         client.run(&[&"--no-dht", &"fetch", &format!("{}/else/", web.url()), &scene.lab.path("x")]).expect(10);
     assert!(nothing.stderr.contains("no module stands at /else/"), "{}", nothing.stderr);
+    // The address itself may say so in its answer.
+    let linked =
+        Web::start_with(site.root(), Manner::Good, &format!("Link: <{}/dir>; rel=\"alternate\"", scene.reference));
+    std::fs::write(site.path("page"), "x").unwrap();
+    let page = format!("{}/page", linked.url());
+    let via = format!("--peer={}", node.address());
+    std::fs::rename(site.path(".well-known"), site.path("aside")).unwrap();
+    client.ok(&[&"--no-dht", &via, &"fetch", &page, &scene.lab.path("linked")]);
+    assert_same(&scene.tree.path("dir"), &scene.lab.path("linked/dir"));
+    std::fs::rename(site.path("aside"), site.path(".well-known")).unwrap();
     // Garbage in its place is one clear line.
     for garbage in ["[", "{\"modules\":1}", &"x".repeat(70_000)] {
         site.file(".well-known/murmir.json", garbage);

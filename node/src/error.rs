@@ -8,6 +8,7 @@ use crate::gateway::rsyncd::GatewayError;
 use crate::service::StartError;
 use crate::store::state::StateError;
 use crate::sync::SyncError;
+use crate::web::copy::CopyError;
 
 /// How a run ends. Up to 35 the numbers and meanings are rsync's (rsync(1), EXIT VALUES), from 40 on our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,6 +244,18 @@ impl From<GatewayError> for Failure {
         match error {
             GatewayError::NoRsync { .. } => Self::new(Exit::Start, error).hint("install rsync"),
             GatewayError::Listen { .. } => Self::new(Exit::Nobody, error),
+        }
+    }
+}
+
+impl From<CopyError> for Failure {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Web { .. } => Self::new(Exit::Nobody, error).hint("nothing was deleted or published"),
+            CopyError::NoListing { .. } => Self::new(Exit::Start, error),
+            CopyError::TooMuch { .. } => Self::new(Exit::Limit, error),
+            CopyError::Shrunk { .. } => Self::new(Exit::Guarded, error).hint("--allow-shrink says that it is meant"),
+            CopyError::File(error) => SyncError::from(error).into(),
         }
     }
 }

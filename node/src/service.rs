@@ -98,7 +98,7 @@ pub struct Service {
     /// A newer head was heard of.
     news: Arc<Notify>,
     doorkeeper: Mutex<Doorkeeper>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
     _lock: Option<Lock>,
 }
 
@@ -119,12 +119,11 @@ impl Service {
         tasks.spawn(accept(Arc::clone(&node), incoming));
         tasks.spawn(listen(Arc::clone(&node), events, Arc::clone(&news)));
         tasks.spawn(attend(Arc::clone(&node), notices));
-        if settings.serve {
-            tasks.spawn(keep_house(Arc::clone(&node)));
-        }
-        let service = Self { node, settings, news, doorkeeper: Mutex::default(), _tasks: tasks, _lock: lock };
+        let mut service = Self { node, settings, news, doorkeeper: Mutex::default(), tasks, _lock: lock };
         if service.serves() {
             service.load_registered().await?;
+            // Its first round is about what is held by now.
+            service.tasks.spawn(keep_house(Arc::clone(&service.node)));
         }
         Ok(service)
     }

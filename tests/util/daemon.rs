@@ -1,8 +1,8 @@
 //! Other people's servers: stock rsync daemons, and things that only sound like one.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -89,4 +89,36 @@ pub fn speaker(first: &[u8], second: &[u8]) -> u16 {
         }
     });
     port
+}
+
+/// A proxy that lets everybody through who says CONNECT with these words in a header; gives its port.
+pub fn connect_proxy(header: &str) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let (port, header) = (listener.local_addr().expect("its address").port(), header.to_owned());
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let header = header.clone();
+            std::thread::spawn(move || tunnel(client, &header));
+        }
+    });
+    port
+}
+
+fn tunnel(mut client: TcpStream, header: &str) -> Option<()> {
+    let mut head = Vec::new();
+    // Byte by byte: what follows is not ours.
+    while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    if !head.contains(header) {
+        return client.write_all(b"HTTP/1.0 407 Who are you\r\n\r\n").ok();
+    }
+    let server = TcpStream::connect(head.strip_prefix("CONNECT ")?.split(' ').next()?).ok()?;
+    client.write_all(b"HTTP/1.0 200 Go on\r\n\r\n").ok()?;
+    let (mut up, mut down) = ((client.try_clone().ok()?, server.try_clone().ok()?), (server, client));
+    std::thread::spawn(move || std::io::copy(&mut up.0, &mut up.1).map(|_| up.1.shutdown(Shutdown::Write)));
+    std::io::copy(&mut down.0, &mut down.1).map(|_| down.1.shutdown(Shutdown::Both)).ok()?.ok()
 }

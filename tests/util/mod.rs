@@ -2,21 +2,25 @@
 
 mod compare;
 mod daemon;
+mod dns;
 mod lab;
 mod process;
 mod proxy;
 mod random;
+mod servers;
 mod tree;
 mod web;
 
 use std::time::{Duration, Instant};
 
 pub use compare::{Fact, assert_same, facts};
-pub use daemon::{Daemon, free_port, speaker};
-pub use lab::{Lab, Machine, Published, receiver};
+pub use daemon::{Daemon, connect_proxy, free_port, speaker};
+pub use dns::name_server;
+pub use lab::{Args, Lab, Machine, Published, receiver};
 pub use process::{Node, Run, Running};
 pub use proxy::Proxy;
 pub use random::{Random, cases, first_seed};
+pub use servers::Server;
 pub use tree::{Tree, noise};
 pub use web::{Manner, Web};
 

@@ -1,9 +1,11 @@
 //! Asking DNS: TXT records of `_murmir.HOST`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 
 use super::offer::Offer;
@@ -13,18 +15,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Most records that are looked at.
 const MAX_RECORDS: usize = 64;
 
-/// The offers of a host.
+/// The offers of a host, as the system's name servers tell, or the one at `server`.
 ///
 /// # Errors
 /// One line: no records, no resolver, no name.
-pub async fn offers(host: &str) -> Result<Vec<Offer>, String> {
+pub async fn offers(host: &str, server: Option<SocketAddr>) -> Result<Vec<Offer>, String> {
     if host.parse::<IpAddr>().is_ok() || host == "localhost" {
         return Err(format!("{host} is no name in DNS"));
     }
     let name = format!("_murmir.{}.", host.trim_end_matches('.'));
     let asked = async {
-        let builder = TokioResolver::builder_tokio().map_err(|error| error.to_string())?;
-        let resolver = builder.build().map_err(|error| error.to_string())?;
+        let resolver = resolver(server)?;
         let found = resolver.txt_lookup(name.as_str()).await.map_err(|error| error.to_string())?;
         let texts = found.answers().iter().take(MAX_RECORDS).filter_map(|record| match &record.data {
             RData::TXT(txt) => Some(txt.txt_data.concat()),
@@ -37,4 +38,18 @@ pub async fn offers(host: &str) -> Result<Vec<Offer>, String> {
         Ok(offers) => Ok(offers),
         Err(error) => Err(format!("{name}: {}", crate::manifest::path::escape(error.as_bytes()))),
     }
+}
+
+fn resolver(server: Option<SocketAddr>) -> Result<TokioResolver, String> {
+    let builder = match server {
+        None => TokioResolver::builder_tokio().map_err(|error| error.to_string())?,
+        Some(server) => {
+            let mut udp = ConnectionConfig::udp();
+            udp.port = server.port();
+            let server = NameServerConfig::new(server.ip(), true, vec![udp]);
+            let config = ResolverConfig::from_name_servers(vec![server]);
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        }
+    };
+    builder.build().map_err(|error| error.to_string())
 }

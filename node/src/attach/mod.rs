@@ -9,6 +9,8 @@ pub mod offer;
 pub mod origin;
 pub mod web;
 
+use std::net::SocketAddr;
+
 use libp2p::Multiaddr;
 use tracker_less::net::believable;
 
@@ -32,10 +34,15 @@ pub struct Found {
 
 /// Asks an origin in every way there is, until one leads somewhere.
 pub async fn ask(origin: &Origin) -> Found {
+    ask_by(origin, None).await
+}
+
+/// The same, by another name server than the system's.
+pub async fn ask_by(origin: &Origin, names: Option<SocketAddr>) -> Found {
     let mut found = Found::default();
     match origin {
-        Origin::Daemon(daemon) => ask_daemon(daemon, &mut found).await,
-        Origin::Web(web) => ask_web(web, &mut found).await,
+        Origin::Daemon(daemon) => ask_daemon(daemon, names, &mut found).await,
+        Origin::Web(web) => ask_web(web, names, &mut found).await,
     }
     found
 }
@@ -55,7 +62,7 @@ impl Found {
     }
 }
 
-async fn ask_daemon(daemon: &Daemon, found: &mut Found) {
+async fn ask_daemon(daemon: &Daemon, names: Option<SocketAddr>, found: &mut Found) {
     if daemon.module.is_empty() {
         return;
     }
@@ -74,16 +81,15 @@ async fn ask_daemon(daemon: &Daemon, found: &mut Found) {
     let is_it = |offer: &Offer| offer.reference.module.name.as_str() == daemon.module;
     let host = if daemon.host.contains(':') { format!("[{}]", daemon.host) } else { daemon.host.clone() };
     let base = format!("https://{host}");
-    let (web, dns) = tokio::join!(well_known(&base), dns::offers(&daemon.host));
+    let (web, dns) = tokio::join!(well_known(&base), dns::offers(&daemon.host, names));
     let (modules, from) = web.map_or_else(|error| (Err(error), None), |heard| (Ok(heard.modules), heard.from));
     let modules = modules.map(|modules| modules.into_iter().map(|(_, offer)| offer).collect());
-    for (offers, from) in [(modules, from.as_ref()), (dns, None)] {
-        let offers: Vec<Offer> = offers.unwrap_or_else(|error| {
-            found.tried.push(error);
-            Vec::new()
-        });
-        if let Some(offer) = offers.into_iter().find(is_it) {
-            return found.take(offer, from, path);
+    let named = format!("_murmir.{host}");
+    for (place, offers, from) in [(&base, modules, from.as_ref()), (&named, dns, None)] {
+        match offers.map(|offers| offers.into_iter().find(is_it)) {
+            Ok(Some(offer)) => return found.take(offer, from, path),
+            Ok(None) => found.tried.push(format!("{place}: not for this module")),
+            Err(error) => found.tried.push(error),
         }
     }
 }
@@ -92,13 +98,13 @@ async fn well_known(base: &str) -> Result<web::Heard, String> {
     web::modules(&client()?, base).await
 }
 
-async fn ask_web(web: &Web, found: &mut Found) {
+async fn ask_web(web: &Web, names: Option<SocketAddr>, found: &mut Found) {
     let client = match client() {
         Ok(ready) => ready,
         Err(error) => return found.tried.push(error),
     };
     let (modules, link, dns) =
-        tokio::join!(web::modules(&client, &web.base), web::link(&client, web), dns::offers(&web.host));
+        tokio::join!(web::modules(&client, &web.base), web::link(&client, web), dns::offers(&web.host, names));
     match modules {
         Ok(heard) => match longest(heard.modules, &web.path) {
             Some((offer, rest)) => return found.take(offer, heard.from.as_ref(), Some(rest)),
@@ -114,8 +120,9 @@ async fn ask_web(web: &Web, found: &mut Found) {
         Ok(offers) => {
             let named = offers.into_iter().map(|offer| (format!("/{}", offer.reference.module.name), offer));
             if let Some((offer, rest)) = longest(named.collect(), &web.path) {
-                found.take(offer, None, Some(rest));
+                return found.take(offer, None, Some(rest));
             }
+            found.tried.push(format!("_murmir.{}: no module for {}", web.host, web.path));
         }
         Err(error) => found.tried.push(error),
     }

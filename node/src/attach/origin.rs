@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::manifest::path::{TreePath, escape};
+use crate::reference::quoted;
 
 /// Port of rsync daemons.
 const PORT: u16 = 873;
@@ -78,6 +79,16 @@ impl Origin {
                 format!("rsync://{}:{}/{}", bracketed(&daemon.host), daemon.port, daemon.module)
             }
             Self::Web(web) => format!("{}{}", web.base, web.path.trim_end_matches('/')),
+        }
+    }
+
+    /// The whole address without a user, as everybody may read it.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Daemon(daemon) if !daemon.path.is_root() => {
+                format!("{}/{}", self.key(), quoted(daemon.path.as_bytes()))
+            }
+            _ => self.key(),
         }
     }
 

@@ -144,22 +144,30 @@ impl Classic {
     /// # Errors
     /// rsync's own code, and 10 where it is not installed.
     pub async fn run(&self, json: bool) -> Result<(), Failure> {
-        let mut command = tokio::process::Command::new(RSYNC);
-        command.args(&self.words).kill_on_drop(true);
-        if json {
-            // stdout is for JSON alone.
-            command.stdout(Stdio::from(std::io::stderr()));
-        }
-        let status = command.status().await.map_err(|error| {
-            let text = format!("no swarm to ask, and rsync cannot be run: {error}");
-            Failure::new(Exit::Nobody, text).hint("install rsync, or name a reference or a peer")
-        })?;
-        let code = status.code().and_then(|code| u8::try_from(code).ok());
-        match code {
-            Some(0) => self.mark(),
-            Some(code) => Err(Failure::new(Exit::try_from(code).unwrap_or(Exit::Start), "rsync failed")),
-            None => Err(Failure::new(Exit::Signal, "rsync was ended by a signal")),
-        }
+        rsync(&self.words, json).await?;
+        self.mark()
+    }
+}
+
+/// Runs rsync to its end.
+///
+/// # Errors
+/// rsync's own code, and 10 where it is not installed.
+pub async fn rsync(words: &[OsString], json: bool) -> Result<(), Failure> {
+    let mut command = tokio::process::Command::new(RSYNC);
+    command.args(words).kill_on_drop(true);
+    if json {
+        // stdout is for JSON alone.
+        command.stdout(Stdio::from(std::io::stderr()));
+    }
+    let status = command.status().await.map_err(|error| {
+        let text = format!("rsync is needed here, and cannot be run: {error}");
+        Failure::new(Exit::Nobody, text).hint("install rsync, or name a reference or a peer")
+    })?;
+    match status.code().and_then(|code| u8::try_from(code).ok()) {
+        Some(0) => Ok(()),
+        Some(code) => Err(Failure::new(Exit::try_from(code).unwrap_or(Exit::Start), "rsync failed")),
+        None => Err(Failure::new(Exit::Signal, "rsync was ended by a signal")),
     }
 }
 

@@ -5,6 +5,7 @@ mod attach;
 mod attached;
 mod classic;
 mod foreign;
+mod from;
 mod keys;
 mod manual;
 mod near;

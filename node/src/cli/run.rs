@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use super::args::{Args, Command, Global};
 use super::attach;
 use super::classic::Classic;
+use super::from;
 use super::keys;
 use super::manual;
 use super::near;
@@ -142,6 +143,9 @@ async fn dispatch(args: Args, matches: &ArgMatches, config: &Config, ui: &Ui) ->
             rsync::explain(&foreign).iter().try_for_each(|line| ui.line(line))
         }
         other => {
+            if let Command::Publish(options) = &other {
+                from::bring(config, options).await?;
+            }
             let classic = Classic::of(&other, matches);
             let task = Task {
                 config,
@@ -347,6 +351,12 @@ fn to_verb(command: Command, global: &Global) -> Result<Verb, Failure> {
 
 /// The request of `publish`.
 pub fn publish(options: &PublishOptions) -> Result<Publish, Failure> {
+    let origin = from::address(options)?;
+    let mut http = transfer::web_addresses("--url", &options.url)?;
+    if let Some(Origin::Web(web)) = &origin {
+        // It has the tree as well.
+        http.push(format!("{}{}", web.base, web.path));
+    }
     Ok(Publish {
         dir: absolute(&options.dir)?,
         module: options.module.clone(),
@@ -362,7 +372,8 @@ pub fn publish(options: &PublishOptions) -> Result<Publish, Failure> {
         dry_run: options.dry_run,
         itemize: options.itemize_changes,
         offline: options.offline,
-        http: transfer::web_addresses("--url", &options.url)?,
+        http,
+        from: origin.map(|origin| origin.place()),
         export: options.export.as_deref().map(absolute).transpose()?,
         request: options.request.is_some(),
         signed: options.signed.as_deref().map(keys::read_signed).transpose()?,

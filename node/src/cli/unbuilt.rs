@@ -2,7 +2,7 @@
 
 use crate::error::{Exit, Failure};
 
-const WORDS: &[&str] = &["doctor", "config", "transfers", "--snapshot", "--from", "--sample"];
+const WORDS: &[&str] = &["doctor", "config", "transfers", "--snapshot", "--sample"];
 
 /// The answer to a word that clap did not know; none if nobody knows it.
 pub fn explain(word: &str) -> Option<Failure> {

@@ -19,6 +19,8 @@ pub const MAX_LEVEL: u8 = 16;
 const VERSION: u64 = 1;
 /// Most late globs, and features of a kind.
 const MAX_LIST: usize = 64;
+/// The optional feature of a tree that is another's; its address follows.
+const UNOFFICIAL: &str = "unofficial ";
 /// Multicodec dag-cbor.
 const DAG_CBOR: u64 = 0x71;
 /// First byte of a leaf's dag-cbor: an array of ten.
@@ -275,6 +277,8 @@ pub struct RootNode {
     pub mode: u16,
     /// Its modification time, ns.
     pub mtime: i64,
+    /// The tree is another's, copied from this address: an optional feature.
+    pub unofficial: Option<String>,
     /// Globs of the files that switch last at mirrors.
     pub late: Vec<String>,
     /// The tree.
@@ -289,7 +293,8 @@ impl RootNode {
     /// The node as bytes, and their name.
     pub fn encode(&self) -> Option<(Cid, Vec<u8>)> {
         let link = (self.tree.cid, self.tree.entries, self.tree.bytes);
-        let raw = RawRoot(VERSION, vec![], vec![], self.mode, self.mtime, self.late.clone(), link);
+        let optional = self.unofficial.iter().map(|from| format!("{UNOFFICIAL}{from}")).collect();
+        let raw = RawRoot(VERSION, vec![], optional, self.mode, self.mtime, self.late.clone(), link);
         let bytes = serde_ipld_dagcbor::to_vec(&raw).ok()?;
         Some((page_cid(&bytes)?, bytes))
     }
@@ -315,7 +320,8 @@ impl RootNode {
         let Node::Dir(tree) = read_link(cid, link)? else {
             return Err(PageError::invalid(cid, "no tree"));
         };
-        Ok(Self { mode, mtime, late, tree })
+        let unofficial = optional.iter().find_map(|feature| feature.strip_prefix(UNOFFICIAL)).map(str::to_owned);
+        Ok(Self { mode, mtime, unofficial, late, tree })
     }
 }
 

@@ -56,7 +56,7 @@ impl Store {
 
     fn root(&mut self, entries: Vec<Entry>) -> Cid {
         let tree = self.directory(entries);
-        let node = RootNode { mode: 0o755, mtime: 5, late: vec!["Release".to_owned()], tree };
+        let node = RootNode { mode: 0o755, mtime: 5, unofficial: None, late: vec!["Release".to_owned()], tree };
         let (cid, bytes) = node.encode().unwrap();
         self.0.insert(cid, bytes);
         cid
@@ -282,12 +282,15 @@ fn lies_about_totals_and_our_own_name_refuse_the_tree() {
 fn what_a_later_version_needs_is_unsupported_not_wrong() {
     let mut store = Store::default();
     let link = store.directory(vec![]);
-    let (cid, bytes) = RootNode { mode: 0, mtime: 0, late: vec![], tree: link }.encode().unwrap();
+    let (cid, bytes) = RootNode { mode: 0, mtime: 0, unofficial: None, late: vec![], tree: link }.encode().unwrap();
     let mut newer = bytes.clone();
     newer[1] = 2;
     let error = RootNode::decode(&signed_by_hash(&newer), &newer).unwrap_err();
     assert!(error.is_unsupported(), "{error}");
     assert!(RootNode::decode(&cid, &bytes).is_ok());
+    let copy = RootNode { unofficial: Some("rsync://host/m".to_owned()), ..RootNode::decode(&cid, &bytes).unwrap() };
+    let (marked, bytes) = copy.encode().unwrap();
+    assert_eq!(RootNode::decode(&marked, &bytes), Ok(copy));
 }
 
 #[test]

@@ -59,6 +59,12 @@ pub struct PublishOptions {
     /// its mirrors are), now and with every later generation, until `forget`
     #[arg(long, value_name = "DIR", env = "MURMIR_EXPORT")]
     pub export: Option<PathBuf>,
+    /// First make the directory what stands at this rsync:// or https:// address, and publish it as an unofficial copy of that
+    #[arg(long, value_name = "URL", env = "MURMIR_FROM")]
+    pub from: Option<String>,
+    /// The directory may hold files that `--from` did not bring
+    #[arg(long, env = "MURMIR_ADOPT", requires = "from")]
+    pub adopt: bool,
     /// Ask nobody: continue from the generation known here
     #[arg(long, env = "MURMIR_OFFLINE")]
     pub offline: bool,

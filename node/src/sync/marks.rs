@@ -147,6 +147,7 @@ impl Node {
             watch: request.watch,
             http,
             export: None,
+            from: None,
             key: None,
             fresh: None,
         })?;

@@ -72,6 +72,19 @@ pub async fn bring(
     }
 }
 
+/// Brings the root node alone, of the first that has it. False if nobody has.
+pub async fn bring_root(node: &Node, module: &ModuleRef, root: Cid, sources: &[Source]) -> bool {
+    if node.index.page(&root).is_ok_and(|page| page.is_some()) {
+        return true;
+    }
+    for source in sources.iter().filter(|source| offers(source, &root)) {
+        if matches!(ask(node, module, source, &[root]).await, Ok((1, _))) {
+            return true;
+        }
+    }
+    false
+}
+
 fn offers(source: &Source, root: &Cid) -> bool {
     source.offers.iter().any(|offer| offer.bundle.root() == root)
 }

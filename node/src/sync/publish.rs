@@ -45,6 +45,8 @@ pub struct Request {
     pub late: Vec<String>,
     /// What a first charter says.
     pub terms: Terms,
+    /// The tree is another's, copied from this address.
+    pub unofficial: Option<String>,
     /// Publish under this number.
     pub seq: Option<u64>,
     /// Publish a tree that lost much.
@@ -113,7 +115,7 @@ pub fn publish(
 ) -> Result<Published, SyncError> {
     let former = from.bundle.as_ref();
     let (scanned, tree_key) = scan(index, outboards, request)?;
-    let (root, tree, files) = write_tree(index, &scanned, &request.late)?;
+    let (root, tree, files) = write_tree(index, &scanned, &request.late, request.unofficial.clone())?;
     check_problems(index, &scanned, request, former)?;
     if let Some(bundle) = former.filter(|_| !request.allow_shrink) {
         check_shrink(bundle.head(), &tree)?;
@@ -141,7 +143,7 @@ pub fn survey(index: &Index, path: &Path) -> Result<Cid, SyncError> {
     let root = Dir::open(path)?;
     let all = |_: &TreePath, _: bool| true;
     let scanned = Scan { root: &root, hasher: &Plain, read: true, wanted: &all, started: nanos_now() }.run()?;
-    Ok(write_tree(index, &scanned, &[])?.0)
+    Ok(write_tree(index, &scanned, &[], None)?.0)
 }
 
 /// Hashes everything, keeps nothing.
@@ -194,10 +196,16 @@ fn scan(index: &Index, outboards: &Dir, request: &Request) -> Result<(Scanned, V
 }
 
 /// Builds all pages bottom-up; returns the root CID, the tree's totals and the number of regular files.
-fn write_tree(index: &Index, scanned: &Scanned, late: &[String]) -> Result<(Cid, DirLink, u64), SyncError> {
+fn write_tree(
+    index: &Index,
+    scanned: &Scanned,
+    late: &[String],
+    unofficial: Option<String>,
+) -> Result<(Cid, DirLink, u64), SyncError> {
     let mut writer = Writer { index, labels: label_hard_links(scanned), batch: Vec::new(), files: 0 };
     let tree = writer.directory(&scanned.root, &TreePath::root())?;
-    let node = RootNode { mode: scanned.root.mode, mtime: scanned.root.mtime, late: late.to_vec(), tree: tree.clone() };
+    let (mode, mtime) = (scanned.root.mode, scanned.root.mtime);
+    let node = RootNode { mode, mtime, unofficial, late: late.to_vec(), tree: tree.clone() };
     let (root, bytes) = node.encode().ok_or(TreeError::TooLarge)?;
     writer.batch.push((root, bytes));
     writer.flush()?;

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -12,9 +13,10 @@ use super::{Event, Output};
 use crate::attach::offer::{MAX_LINE, Offer};
 use crate::error::{Exit, Failure};
 use crate::manifest::entry::{Entry, Node as Kind};
+use crate::manifest::path::escape;
 use crate::manifest::select::{Depth, Selector};
 use crate::manifest::selection::Selection;
-use crate::manifest::walk::{Walk, WalkItem};
+use crate::manifest::walk::{Walk, WalkItem, root_node};
 use crate::reference::Reference;
 use crate::service::Service;
 use crate::store::files::Dir;
@@ -27,6 +29,8 @@ use crate::sync::shelf::Arriving;
 use crate::sync::source::{Finder, Source};
 use crate::sync::{SyncError, pages, pass, unix_now};
 
+/// How long `resolve` waits for the top of the tree.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a file said at once.
 const CHUNK: usize = 256 << 10;
 
@@ -144,6 +148,7 @@ pub async fn resolve(service: &Service, wish: &Target, out: &Output) -> Result<V
     let hints = service.hints_with(&reference.peers);
     let mut finder = Finder::start(Arc::clone(node), reference.module.clone(), hints);
     let found = find_head(node, &reference.module, reference.at, &mut finder).await?;
+    let unofficial = origin_of(service, &reference, &found).await;
     let (bundle, now) = (&found.bundle, unix_now());
     let answers: Vec<Value> = found
         .sources
@@ -153,6 +158,9 @@ pub async fn resolve(service: &Service, wish: &Target, out: &Output) -> Result<V
         .collect();
     let exact = Reference { at: reference.at, peers: Vec::new(), ..reference.clone() };
     let mut lines = vec![format!("{exact}  {}  {}", bundle.generation(), bundle.root())];
+    if let Some(from) = &unofficial {
+        lines.push(copy_of(from));
+    }
     if !bundle.is_fresh(now) {
         lines.push("stale: no valid Fresh record".to_owned());
     }
@@ -168,11 +176,26 @@ pub async fn resolve(service: &Service, wish: &Target, out: &Output) -> Result<V
         "seq": bundle.generation().seq,
         "root": bundle.root().to_string(),
         "created": bundle.head().created,
+        "unofficial": unofficial,
         "fresh_until": bundle.fresh().map(|fresh| fresh.until),
         "stale": !bundle.is_fresh(now),
         "forked": node.fork(&reference.module)?.is_some(),
         "answers": answers,
     }))
+}
+
+/// What the tree is an unofficial copy of, where it says so and its top can be had soon.
+async fn origin_of(service: &Service, reference: &Reference, found: &Resolved) -> Option<String> {
+    let root = *found.bundle.root();
+    let bring = pages::bring_root(&service.node, &reference.module, root, &found.sources);
+    // A head is as good without.
+    let _ = tokio::time::timeout(PATIENCE, bring).await;
+    root_node(&*service.node.index, &root).ok()?.unofficial
+}
+
+/// How a copy is told from what its origin publishes itself.
+pub(super) fn copy_of(from: &str) -> String {
+    format!("unofficial: somebody's copy of {}", escape(from.as_bytes()))
 }
 
 /// Mirrors by their own word.

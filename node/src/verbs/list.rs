@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::format::{self, Numbers};
-use super::inspect::{items, open};
+use super::inspect::{copy_of, items, open};
 use super::pass::{reference, selector};
 use super::{Event, Output};
 use crate::error::Failure;
@@ -14,6 +14,7 @@ use crate::manifest::path::{TreePath, escape};
 use crate::manifest::regex::PathRegex;
 use crate::manifest::selection::Selection;
 use crate::manifest::text::ByteText;
+use crate::manifest::walk::root_node;
 use crate::service::Service;
 use crate::sync::SyncError;
 
@@ -70,6 +71,9 @@ pub async fn ls(service: &Service, wish: Ls, out: &Output) -> Result<Value, Fail
     let items = items(service, &reference, &opened)?;
     if items.is_empty() && !reference.path.is_root() {
         return Err(SyncError::UnknownPath { path: reference.path.to_string() }.into());
+    }
+    if let Some(from) = root_node(&*service.node.index, opened.bundle.root()).ok().and_then(|root| root.unofficial) {
+        out.note(copy_of(&from)).await;
     }
     if wish.itself && only.is_none() {
         let top = opened.top(service, &reference)?;

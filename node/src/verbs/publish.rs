@@ -62,6 +62,8 @@ pub struct Publish {
     pub offline: bool,
     /// Web addresses where the tree stands.
     pub http: Vec<String>,
+    /// Another's tree, whose address this is: the module is marked as unofficial from now on.
+    pub from: Option<String>,
     /// Write a static export there, absolute, and keep it up.
     pub export: Option<PathBuf>,
     /// Sign nothing: make a request for `sign`.
@@ -194,7 +196,10 @@ async fn run(
     signer: &Signer,
     former: &Former,
 ) -> Result<Published, Failure> {
+    let marks = service.node.marks(module)?;
+    let unofficial = request.from.clone().or(marks.registration()?.and_then(|former| former.from));
     let wish = Request {
+        unofficial,
         dir: request.dir.clone(),
         module: module.clone(),
         select: selector(TreePath::root(), None, &request.selection)?,
@@ -274,11 +279,12 @@ async fn register(
     service.node.note_seen(bundle)?;
     let http = service.node.urls(&marks, &request.http)?;
     // Once asked for, it is kept up.
-    let former = if request.export.is_none() { marks.registration()? } else { None };
-    let export = former.map_or_else(|| request.export.clone(), |former| former.export);
+    let (export, from) = marks.registration()?.map_or((None, None), |former| (former.export, former.from));
+    let (export, from) = (request.export.clone().or(export), request.from.clone().or(from));
     marks.register(&Registration {
         http,
         export,
+        from,
         reference: module.to_string(),
         directory: request.dir.clone(),
         role: Role::Publisher,

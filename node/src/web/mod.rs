@@ -2,6 +2,8 @@
 //! the publisher's static export tell.
 
 pub mod client;
+pub mod copy;
+mod listing;
 mod seed;
 mod status;
 

@@ -9,9 +9,10 @@ use std::time::Duration;
 use cid::Cid;
 use futures::StreamExt;
 use futures::stream;
-use reqwest::header::{CONTENT_RANGE, RANGE, RETRY_AFTER};
-use reqwest::{Client, Response};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, RANGE, RETRY_AFTER};
+use reqwest::{Client, RequestBuilder, Response};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::client::why;
 use super::status::{Body, judge};
@@ -36,6 +37,8 @@ const EXPORT: &str = ".murmir";
 const MAX_FAILURES: u32 = 5;
 /// The wait after one.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Longest wait for the head of an answer, however much of it trickles in.
+const HEAD: Duration = Duration::from_secs(20);
 
 /// Where each content stands in a tree, for all seeds of a run; before it is known no file is asked for.
 pub type Paths = Arc<OnceLock<HashMap<ContentId, TreePath>>>;
@@ -243,7 +246,7 @@ impl WebSeed {
         if range != (0..size) {
             request = request.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1));
         }
-        let answer = request.send().await.map_err(|error| failed(&error))?;
+        let answer = send(request).await?;
         let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
         match judge(answer.status().as_u16(), header(CONTENT_RANGE), header(RETRY_AFTER), &range, size) {
             Body::Part => Ok(read(answer, range.end - range.start).await?.map_or(Came::Nothing, Came::Bytes)),
@@ -257,10 +260,14 @@ impl WebSeed {
     /// A file of the static export, of at most `max` bytes.
     async fn small_file(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, Error> {
         let _room = self.room.acquire().await.map_err(|_| Error::Closed)?;
-        let answer = self.client.get(format!("{}/{name}", self.url)).send().await.map_err(|error| failed(&error))?;
+        let answer = send(self.client.get(format!("{}/{name}", self.url))).await?;
         let retry = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         match judge(answer.status().as_u16(), None, retry, &(0..max), max) {
-            Body::Whole => read_up_to(answer, max).await,
+            Body::Whole => {
+                // A body that trickles in is given up as well: 64 KiB a second is slow enough.
+                let patience = HEAD + Duration::from_secs(max >> 16);
+                timeout(patience, read_up_to(answer, max)).await.unwrap_or(Err(Error::Timeout))
+            }
             Body::Busy(retry_after) => Err(Error::Busy { retry_after, peers: Vec::new() }),
             Body::Missing | Body::Part => Ok(None),
             Body::Nonsense(text) => Err(refused(text)),
@@ -307,6 +314,14 @@ impl WebSeed {
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The head of an answer. Bodies are taken as they are: what a server compresses by itself is not the file.
+async fn send(request: RequestBuilder) -> Result<Response, Error> {
+    match timeout(HEAD, request.header(ACCEPT_ENCODING, "identity").send()).await {
+        Ok(answer) => answer.map_err(|error| failed(&error)),
+        Err(_) => Err(Error::Timeout),
     }
 }
 

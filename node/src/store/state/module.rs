@@ -46,6 +46,9 @@ pub struct Registration {
     /// Where a publisher's static export is kept, absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export: Option<PathBuf>,
+    /// The address of the tree that a publisher's module is an unofficial copy of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// A publisher's key, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,

@@ -28,6 +28,7 @@ fn registration() -> Registration {
         late: vec!["Release".into()],
         http: Vec::new(),
         export: None,
+        from: None,
         watch: true,
         key: None,
         fresh: Some(60),
