@@ -200,6 +200,9 @@ fn what_rsync_brought_is_checked_where_a_head_is_known() {
     let caught = client.run(&[&"--no-dht", &"fetch", &url, &scene.dest("bad")]).expect(44);
     assert_eq!(caught.lines(), ["damaged dir/c"]);
     assert!(scene.dest("bad/large").exists(), "what is right stays");
+    let caught = client.run(&[&"--no-dht", &"mirror", &url, &scene.dest("bad replica")]).expect(44);
+    assert_eq!(caught.lines(), ["damaged dir/c"]);
+    assert!(scene.dest("bad replica/large").exists(), "what is right stays");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! One web seed: files by ranges or whole, heads and pages where the publisher's static export stands beside them.
+//! One web seed: files by ranges or whole, heads and pages where the publisher's static export stands beside them. Each range is
+//! proven by itself, so that a file which changes meanwhile shows at once: `If-Range` would add nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -25,7 +26,7 @@ use crate::wire::Error;
 use crate::wire::msg::Code;
 use crate::wire::rules::{MAX_BUNDLE, MAX_PAGE, MAX_PROVABLE};
 
-/// Requests to one server at once.
+/// Requests to one server at once: one at first, one more with each answer, so that those of a slow server do not all come late.
 const AT_ONCE: usize = 6;
 /// Largest file that is taken whole, where nobody has its hashes or the server has no ranges; held in memory.
 const MAX_WHOLE: u64 = 64 << 20;
@@ -68,6 +69,8 @@ struct Standing {
     no_ranges: bool,
     /// Failures since the last answer.
     failures: u32,
+    /// Requests at once beyond the first.
+    more: usize,
 }
 
 /// What came for a request.
@@ -90,7 +93,7 @@ impl WebSeed {
         Self {
             url: url.trim_end_matches('/').to_owned(),
             client,
-            room: Semaphore::new(AT_ONCE),
+            room: Semaphore::new(1),
             paths,
             exports: OnceLock::new(),
             standing: Mutex::default(),
@@ -225,7 +228,11 @@ impl WebSeed {
         }
         let bytes = match self.get(&id, 0..size, size).await? {
             Came::Bytes(bytes) => bytes,
-            Came::Whole(answer) => read(answer, size).await?.unwrap_or_default(),
+            Came::Whole(answer) => {
+                let bytes = read(answer, size).await?.unwrap_or_default();
+                self.widen();
+                bytes
+            }
             Came::Nothing => return self.lacks(id),
         };
         let work = move || proof::verify_small(&id, &bytes).then_some(bytes);
@@ -249,11 +256,24 @@ impl WebSeed {
         let answer = send(request).await?;
         let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
         match judge(answer.status().as_u16(), header(CONTENT_RANGE), header(RETRY_AFTER), &range, size) {
-            Body::Part => Ok(read(answer, range.end - range.start).await?.map_or(Came::Nothing, Came::Bytes)),
+            Body::Part => {
+                let came = read(answer, range.end - range.start).await?;
+                self.widen();
+                Ok(came.map_or(Came::Nothing, Came::Bytes))
+            }
             Body::Whole => Ok(Came::Whole(answer)),
             Body::Missing => Ok(Came::Nothing),
             Body::Busy(retry_after) => Err(Error::Busy { retry_after, peers: Vec::new() }),
             Body::Nonsense(text) => Err(refused(text)),
+        }
+    }
+
+    /// Makes room for one more request at a time.
+    fn widen(&self) {
+        let mut standing = self.standing();
+        if standing.more + 1 < AT_ONCE {
+            standing.more += 1;
+            self.room.add_permits(1);
         }
     }
 
@@ -266,7 +286,9 @@ impl WebSeed {
             Body::Whole => {
                 // A body that trickles in is given up as well: 64 KiB a second is slow enough.
                 let patience = HEAD + Duration::from_secs(max >> 16);
-                timeout(patience, read_up_to(answer, max)).await.unwrap_or(Err(Error::Timeout))
+                let came = timeout(patience, read_up_to(answer, max)).await.unwrap_or(Err(Error::Timeout))?;
+                self.widen();
+                Ok(came)
             }
             Body::Busy(retry_after) => Err(Error::Busy { retry_after, peers: Vec::new() }),
             Body::Missing | Body::Part => Ok(None),
