@@ -147,9 +147,10 @@ async fn serve(liar: Arc<Liar>, listen: Vec<libp2p::Multiaddr>) -> String {
         peers: Vec::new(),
         cached: Vec::new(),
         dht: DhtMode::Off,
+        gossip: true,
         mdns: false,
         bulk: StreamProtocol::new(PROTOCOL),
-        records: Vec::new(),
+        records: net::Saved::default(),
     };
     let (swarm, mut events, mut incoming) = net::start(config).await.expect("swarm");
     let address = swarm.listen_addresses().await.remove(0);

@@ -28,4 +28,5 @@ mod swarm;
 mod tidy;
 mod util;
 mod volunteer;
+mod ways;
 mod web;

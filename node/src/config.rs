@@ -49,8 +49,10 @@ pub struct Flags {
     pub json: bool,
     /// `--listen`
     pub listen: Vec<String>,
-    /// `--peer` and `--bootstrap`
+    /// `--peer`
     pub peers: Vec<String>,
+    /// `--bootstrap`
+    pub bootstrap: Vec<String>,
     /// `--no-dht`
     pub no_dht: bool,
     /// `--mdns`
@@ -71,6 +73,7 @@ pub struct Config {
     listen: Vec<Multiaddr>,
     external: Vec<Multiaddr>,
     peers: Vec<Multiaddr>,
+    bootstrap: Vec<Multiaddr>,
     dht: bool,
     mdns: bool,
 }
@@ -87,7 +90,9 @@ impl Config {
             listen,
             external: self.external.clone(),
             peers: self.peers.clone(),
+            bootstrap: self.bootstrap.clone(),
             dht: self.dht,
+            no_gossip: false,
             mdns: self.mdns,
             serve,
         }
@@ -122,7 +127,8 @@ pub fn load(flags: Flags) -> Result<Config, Failure> {
     let listen = if flags.listen.is_empty() { lists(|file| &file.listen) } else { flags.listen };
     let mut peers = flags.peers;
     peers.extend(lists(|file| &file.peer));
-    peers.extend(lists(|file| &file.bootstrap));
+    let mut bootstrap = flags.bootstrap;
+    bootstrap.extend(lists(|file| &file.bootstrap));
     let state_dir = flags.state_dir.or_else(|| files.iter().find_map(|file| file.state_dir.clone()));
     let uid = rustix::process::geteuid().as_raw();
     let state_dir = state_dir.or_else(|| State::default_dir(uid, |name| std::env::var_os(name)));
@@ -134,6 +140,7 @@ pub fn load(flags: Flags) -> Result<Config, Failure> {
         listen: addresses("--listen", &listen)?,
         external: addresses("external", &lists(|file| &file.external))?,
         peers: addresses("--peer", &peers)?,
+        bootstrap: addresses("--bootstrap", &bootstrap)?,
         dht: !(flags.no_dht || switch(|file| file.no_dht)),
         mdns: flags.mdns || switch(|file| file.mdns),
     })

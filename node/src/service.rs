@@ -4,7 +4,6 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -31,16 +30,14 @@ use crate::verbs::pass::selector;
 use crate::wire::{self, Deadlines, Limits};
 
 mod export;
+mod house;
 mod keys;
 
 pub use export::export_placed;
-use keys::{lasting_key, renew};
+use house::{keep_house, keep_records, records, remember_peers};
+use keys::lasting_key;
 pub use keys::{make_key, random};
 
-/// How often the nominations that are passed on are taken from the mirror book.
-const SHARING: Duration = Duration::from_secs(2);
-/// Fresh records and the peer cache are looked at once in so many rounds of that.
-const HOUSEKEEPING: u64 = 30;
 /// How long superseded files are kept for others, seconds.
 const GRACE: u64 = 24 * 3600;
 /// How much of the module's bytes superseded files may take: one part in this many.
@@ -59,8 +56,12 @@ pub struct Settings {
     pub external: Vec<Multiaddr>,
     /// Nodes to dial at the start.
     pub peers: Vec<Multiaddr>,
+    /// The same, remembered for later runs too.
+    pub bootstrap: Vec<Multiaddr>,
     /// Take part in the DHT.
     pub dht: bool,
+    /// Take no part in gossip: for tests of what then still leads to others.
+    pub no_gossip: bool,
     /// Find and be found on the local network.
     pub mdns: bool,
     /// A lasting node: its own identity, DHT server, registrations served.
@@ -107,8 +108,11 @@ impl Service {
     ///
     /// # Errors
     /// See [`StartError`]. Nothing keeps running after an error.
-    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+    pub async fn start(mut settings: Settings) -> Result<Self, StartError> {
         let state = Arc::new(State::open(&settings.state).map_err(SyncError::from)?);
+        let given: Vec<String> = settings.bootstrap.iter().map(ToString::to_string).collect();
+        state.add_bootstrap(&given).map_err(SyncError::from)?;
+        settings.peers.append(&mut settings.bootstrap);
         let lock = if settings.serve { Some(lock(&settings)?) } else { None };
         let key = if settings.serve { lasting_key(&state)? } else { SecretKey::from_seed(random()?) };
         let index = Arc::new(Index::open(&settings.state).map_err(SyncError::from)?);
@@ -131,6 +135,9 @@ impl Service {
     /// Takes back what this node announced, and ends its tasks.
     pub async fn stop(&self) {
         remember_peers(&self.node).await;
+        if self.serves() {
+            keep_records(&self.node).await;
+        }
         self.node.swarm.shutdown().await;
         if let Err(error) = self.node.index.flush() {
             tracing::warn!(%error, "index not flushed");
@@ -164,9 +171,9 @@ impl Service {
         hints
     }
 
-    /// True if there is anybody to ask: an address of the user's, or a peer of earlier days.
+    /// True if there is anybody to ask: an address of the user's, or a way in of earlier days.
     pub fn can_ask(&self) -> bool {
-        self.serves() || !self.settings.peers.is_empty() || self.node.state.peers().is_ok_and(|peers| !peers.is_empty())
+        self.serves() || !self.settings.peers.is_empty() || !self.node.state.ways_in().is_empty()
     }
 
     /// The keys of this name; `default` is made if it is absent. Also says whether it was made now.
@@ -277,7 +284,7 @@ fn config(settings: &Settings, state: &State, key: SecretKey) -> Result<net::Con
         (true, true) => DhtMode::Server,
         (true, false) => DhtMode::Client,
     };
-    let cached = state.peers().map_err(SyncError::from)?.iter().filter_map(|address| address.parse().ok()).collect();
+    let cached = state.ways_in().iter().filter_map(|address| address.parse().ok()).collect();
     Ok(net::Config {
         key,
         listen: settings.listen.clone(),
@@ -285,9 +292,10 @@ fn config(settings: &Settings, state: &State, key: SecretKey) -> Result<net::Con
         peers: settings.peers.clone(),
         cached,
         dht,
+        gossip: !settings.no_gossip,
         mdns: settings.mdns,
         bulk: libp2p::StreamProtocol::new(wire::PROTOCOL),
-        records: Vec::new(),
+        records: records(settings, state),
     })
 }
 
@@ -423,35 +431,5 @@ async fn attend(node: Arc<Node>, mut notices: mpsc::Receiver<Notice>) {
                 node.swarm.tell(holding.event()).await;
             }
         }
-    }
-}
-
-/// Renews Fresh records, keeps the peer cache, shares what the mirror book has.
-async fn keep_house(node: Arc<Node>) {
-    let mut tick = tokio::time::interval(SHARING);
-    for round in 1u64.. {
-        tick.tick().await;
-        let modules: Vec<ModuleRef> = node.shelf.holdings().iter().map(|held| ModuleRef::of(&held.bundle)).collect();
-        for module in &modules {
-            let known = node.swarm.mirrors(module.id).await;
-            node.shelf.set_nominations(module.id, known.iter().map(|one| one.bytes().to_vec()).collect());
-        }
-        if round % HOUSEKEEPING == 1 {
-            remember_peers(&node).await;
-            for module in &modules {
-                if let Err(error) = renew(&node, module).await {
-                    tracing::error!(%module, %error, "the Fresh record could not be renewed");
-                }
-            }
-        }
-    }
-}
-
-async fn remember_peers(node: &Node) {
-    let addresses: Vec<String> = node.swarm.dialable().await.iter().map(ToString::to_string).collect();
-    if !addresses.is_empty()
-        && let Err(error) = node.state.set_peers(&addresses)
-    {
-        tracing::warn!(%error, "peer cache not kept");
     }
 }

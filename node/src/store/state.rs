@@ -2,14 +2,14 @@
 //! in the index instead.
 //!
 //! ```text
-//! version   node.key   keys/NAME.{key,head}   peers   origins.toml   dests/HASH.{toml,bundle}
+//! version   node.key   keys/NAME.{key,head}   peers   bootstrap   records   origins.toml   dests/HASH.{toml,bundle}
 //! modules/PUBLISHER/MODULE.{toml,seen,placed,held,fork-a,fork-b,damaged}
 //! ```
 //!
 //! `NAME.key` is a publisher's root key. It signs heads too, until `rotate` makes `NAME.head` (the root's public key, then the
 //! seed of the key that signs heads); from then on it is needed for the next `rotate` alone, and may be kept elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::DirBuilder;
@@ -36,6 +36,10 @@ const MAX_FILE: usize = 4 << 20;
 /// Bounds of the peer cache: addresses, and bytes of one.
 const MAX_PEERS: usize = 256;
 const MAX_ADDRESS: usize = 512;
+/// Nodes that are remembered because the user gave them as ways in.
+const MAX_BOOTSTRAP: usize = 64;
+/// Bound of what is kept for the DHT, in bytes.
+const MAX_RECORDS: usize = tracker_less::net::MAX_SAVED;
 /// Length of an Ed25519 seed.
 const SEED: usize = 32;
 
@@ -267,17 +271,63 @@ impl State {
         module::write_toml(&self.dir, "origins.toml", &origins)
     }
 
-    /// Addresses of peers met before, best first.
+    /// Addresses of peers met before, the latest first.
     pub fn peers(&self) -> Result<Vec<String>, StateError> {
-        let content = durable::read(&self.dir, "peers", MAX_PEERS * (MAX_ADDRESS + 1))?.unwrap_or_default();
+        self.addresses("peers")
+    }
+
+    /// Puts these before the peers met earlier; 256 of reasonable length are kept.
+    pub fn add_peers(&self, addresses: &[String]) -> Result<(), StateError> {
+        self.add_addresses("peers", addresses, MAX_PEERS)
+    }
+
+    /// Addresses that the user gave as ways in, the latest first.
+    pub fn bootstrap(&self) -> Result<Vec<String>, StateError> {
+        self.addresses("bootstrap")
+    }
+
+    /// Remembers ways in; the latest 64 are kept.
+    pub fn add_bootstrap(&self, addresses: &[String]) -> Result<(), StateError> {
+        self.add_addresses("bootstrap", addresses, MAX_BOOTSTRAP)
+    }
+
+    /// Where others were found in earlier runs, ways in of the user's first. What cannot be read is as good as none.
+    pub fn ways_in(&self) -> Vec<String> {
+        let read = |addresses: Result<Vec<String>, StateError>| {
+            addresses.unwrap_or_else(|error| {
+                tracing::warn!(%error, "ways in of earlier runs");
+                Vec::new()
+            })
+        };
+        let mut all = read(self.bootstrap());
+        all.extend(read(self.peers()));
+        all
+    }
+
+    fn addresses(&self, file: &str) -> Result<Vec<String>, StateError> {
+        let content = durable::read(&self.dir, file, MAX_PEERS * (MAX_ADDRESS + 1))?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&content).lines().map(str::to_owned).collect())
     }
 
-    /// Replaces the peer cache; the first 256 of reasonable length are kept.
-    pub fn set_peers(&self, addresses: &[String]) -> Result<(), StateError> {
-        let fit = addresses.iter().filter(|a| a.len() <= MAX_ADDRESS && !a.contains('\n'));
-        let text: String = fit.take(MAX_PEERS).flat_map(|address| [address, "\n"]).collect();
-        durable::write(&self.dir, "peers", text.as_bytes())
+    fn add_addresses(&self, file: &str, addresses: &[String], most: usize) -> Result<(), StateError> {
+        let (mut seen, known) = (HashSet::new(), self.addresses(file)?);
+        let fit = addresses.iter().chain(&known).filter(|one| one.len() <= MAX_ADDRESS && !one.contains('\n'));
+        let kept: Vec<&String> = fit.filter(|one| seen.insert(*one)).take(most).collect();
+        if kept.iter().copied().eq(&known) {
+            return Ok(());
+        }
+        let text: String = kept.into_iter().flat_map(|address| [address, "\n"]).collect();
+        durable::write(&self.dir, file, text.as_bytes())
+    }
+
+    /// What an earlier run kept for the DHT, as it was written.
+    pub fn records(&self) -> Result<Option<Vec<u8>>, StateError> {
+        durable::read(&self.dir, "records", MAX_RECORDS)
+    }
+
+    /// Replaces what is kept for the DHT.
+    pub fn set_records(&self, bytes: &[u8]) -> Result<(), StateError> {
+        durable::write(&self.dir, "records", bytes)
     }
 
     /// The publishers of whom anything was ever kept here, sorted.

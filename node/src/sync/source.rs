@@ -7,7 +7,9 @@ use std::time::Duration;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracker_less::machine::Event;
+use tracker_less::net::DialError;
 use tracker_less::record::{CheckedBundle, CheckedNomination};
 
 use super::seeds::Seeds;
@@ -22,12 +24,21 @@ use crate::wire::{self, Deadlines};
 const QUEUE: usize = 64;
 /// Between two rounds of the mirror book and the DHT.
 const ROUND: Duration = Duration::from_secs(3);
-/// Most nodes that one run talks to.
+/// Most nodes that one run talks to at once; those that hold nothing make room for others.
 const MAX_PEERS: usize = 64;
+/// Most nodes that are remembered as asked.
+const MAX_ASKED: usize = 1024;
+/// Most ways in of earlier runs that are tried.
+const MAX_WAYS: usize = 48;
+/// While somebody of the DHT is there who may lead to others, a run that found nobody looks for this long.
+const LOOK: Duration = Duration::from_secs(10);
 /// Most web servers of nominations that one run asks.
 const MAX_NOMINATED: usize = 8;
+/// How often somebody is dialled who hangs up at once, and how long after that.
+const TRIES: usize = 4;
+const PAUSE: Duration = Duration::from_secs(1);
 /// Most failures remembered for the error message.
-const MAX_NOTES: usize = 16;
+const MAX_NOTES: usize = 32;
 /// Nominations asked for with a head.
 const SAMPLE: u32 = 16;
 
@@ -84,8 +95,27 @@ struct Shared {
     answered: bool,
     /// Every way in was tried once.
     first_round: bool,
+    /// Somebody of the DHT is there: further rounds may bring what the first did not.
+    hopeful: bool,
     /// Hints not yet dialled or asked.
     hints: usize,
+}
+
+impl Shared {
+    /// Marks a node as being asked; false if it must not be asked now.
+    fn claim(&mut self, peer: PeerId) -> bool {
+        let busy = |standing: &&Standing| matches!(standing, Standing::Asked | Standing::Source);
+        let full = self.peers.values().filter(busy).count() >= MAX_PEERS;
+        match self.peers.get(&peer) {
+            Some(Standing::Asked | Standing::Source | Standing::Banned) => false,
+            None if self.peers.len() >= MAX_ASKED => false,
+            _ if full => false,
+            _ => {
+                self.peers.insert(peer, Standing::Asked);
+                true
+            }
+        }
+    }
 }
 
 /// Looks for sources of one module in the background; ends when dropped.
@@ -93,6 +123,7 @@ pub struct Finder {
     found: mpsc::Receiver<Source>,
     shared: Arc<Mutex<Shared>>,
     news: Arc<Notify>,
+    began: Instant,
     search: tokio::task::JoinHandle<()>,
 }
 
@@ -116,7 +147,7 @@ impl Finder {
         let news = Arc::new(Notify::new());
         let search = Search { node, module, shared: Arc::clone(&shared), news: Arc::clone(&news), sender, seeds };
         let search = tokio::spawn(search.run(hints));
-        Self { found, shared, news, search }
+        Self { found, shared, news, began: Instant::now(), search }
     }
 
     /// The next node that holds some generation of the module. Waits for as long as it takes; safe to cancel.
@@ -155,9 +186,14 @@ impl Finder {
     }
 
     /// True once every way in was tried, and nobody is being asked.
-    pub fn is_exhausted(&self) -> bool {
+    pub fn asked_all(&self) -> bool {
         let shared = lock(&self.shared);
         shared.first_round && !shared.peers.values().any(|standing| *standing == Standing::Asked)
+    }
+
+    /// True once that is so, and looking on would bring nobody: no node of the DHT is there, or it had its time.
+    pub fn is_exhausted(&self) -> bool {
+        self.asked_all() && (!lock(&self.shared).hopeful || self.began.elapsed() >= LOOK)
     }
 
     /// True while some node has been asked and has not answered.
@@ -199,6 +235,9 @@ impl Search {
     async fn run(self, hints: Vec<Multiaddr>) {
         let mut asks = JoinSet::new();
         self.node.swarm.tell(Event::Watch { module: self.module.id }).await;
+        for way in self.ways_in(&hints).await {
+            asks.spawn(self.clone().try_way(way));
+        }
         for hint in hints.into_iter().take(MAX_PEERS) {
             asks.spawn(self.clone().dial(hint));
         }
@@ -206,29 +245,42 @@ impl Search {
             asks.spawn(self.clone().look_at(Arc::clone(seed)));
         }
         loop {
+            let mut known = Vec::new();
             for nomination in self.node.swarm.mirrors(self.module.id).await {
                 self.follow(&nomination).await;
-                self.ask_once(&mut asks, nomination.peer(), nomination.nomination().addresses.clone());
+                known.push((nomination.peer(), nomination.nomination().addresses.clone()));
             }
+            self.ask_all(&mut asks, known);
             self.ask_connected(&mut asks).await;
             let swarm = &self.node.swarm;
             let (providers, bundles) = tokio::join!(swarm.providers(self.module.id), swarm.find_bundle(self.module.id));
             for bundle in bundles {
                 self.witness(&bundle).await;
             }
-            for peer in providers {
-                self.ask_once(&mut asks, peer, Vec::new());
-            }
+            self.ask_all(&mut asks, providers.into_iter().map(|peer| (peer, Vec::new())).collect());
             if !lock(&self.shared).first_round {
                 while asks.join_next().await.is_some() {}
                 self.ask_connected(&mut asks).await;
                 while asks.join_next().await.is_some() {}
-                lock(&self.shared).first_round = true;
-                self.news.notify_one();
             }
+            let hopeful = self.node.swarm.in_dht().await;
+            {
+                let mut shared = lock(&self.shared);
+                (shared.first_round, shared.hopeful) = (true, hopeful);
+            }
+            self.news.notify_one();
             tokio::time::sleep(ROUND).await;
             while asks.try_join_next().is_some() {}
         }
+    }
+
+    /// Ways in of earlier runs. Who is connected already needs none.
+    async fn ways_in(&self, hints: &[Multiaddr]) -> Vec<Multiaddr> {
+        if !self.node.swarm.peers().await.is_empty() {
+            return Vec::new();
+        }
+        let all = self.node.state.ways_in().into_iter().filter_map(|way| way.parse().ok());
+        all.filter(|way| !hints.contains(way)).take(MAX_WAYS).collect()
     }
 
     /// Hands on the web servers that a nomination names. Nothing of them is believed.
@@ -251,8 +303,18 @@ impl Search {
     }
 
     async fn ask_connected(&self, asks: &mut JoinSet<()>) {
-        for row in self.node.swarm.peers().await {
-            self.ask_once(asks, row.peer, Vec::new());
+        let rows = self.node.swarm.peers().await;
+        self.ask_all(asks, rows.into_iter().map(|row| (row.peer, Vec::new())).collect());
+    }
+
+    /// Asks nodes, those first that were not asked before: a crowd of useless ones keeps nobody from having a turn.
+    fn ask_all(&self, asks: &mut JoinSet<()>, mut known: Vec<(PeerId, Vec<Multiaddr>)>) {
+        {
+            let shared = lock(&self.shared);
+            known.sort_by_key(|(peer, _)| shared.peers.contains_key(peer));
+        }
+        for (peer, addresses) in known {
+            self.ask_once(asks, peer, addresses);
         }
     }
 
@@ -273,24 +335,27 @@ impl Search {
 
     /// Marks a node as being asked; false if it must not be asked now.
     fn claim(&self, peer: PeerId) -> bool {
-        let mut shared = lock(&self.shared);
-        let full = shared.peers.len() >= MAX_PEERS;
-        match shared.peers.get(&peer) {
-            Some(Standing::Asked | Standing::Source | Standing::Banned) => false,
-            None if full => false,
-            _ => {
-                shared.peers.insert(peer, Standing::Asked);
-                true
+        lock(&self.shared).claim(peer)
+    }
+
+    /// Tries a way in; more than once where somebody is there who has no place for us at the moment.
+    async fn try_way(self, way: Multiaddr) {
+        for left in (0..TRIES).rev() {
+            match self.node.swarm.dial(way.clone()).await {
+                Err(DialError::HungUp { .. }) if left > 0 => tokio::time::sleep(PAUSE).await,
+                Err(error) => return self.note(error.to_string()),
+                Ok(peer) if self.claim(peer) => return self.ask(peer).await,
+                Ok(_) => return,
             }
         }
     }
 
     async fn dial(self, hint: Multiaddr) {
-        match self.node.swarm.dial(hint).await {
-            Err(error) => self.note(error.to_string()),
-            Ok(peer) if self.claim(peer) => self.ask(peer).await,
-            Ok(_) => {}
-        }
+        self.clone().try_way(hint).await;
+        self.hint_settled();
+    }
+
+    fn hint_settled(&self) {
         let mut shared = lock(&self.shared);
         shared.hints = shared.hints.saturating_sub(1);
         drop(shared);
@@ -307,10 +372,7 @@ impl Search {
             }
             Err(why) => self.note(format!("{}: {why}", seed.url())),
         }
-        let mut shared = lock(&self.shared);
-        shared.hints = shared.hints.saturating_sub(1);
-        drop(shared);
-        self.news.notify_one();
+        self.hint_settled();
     }
 
     async fn exported(&self, seed: &WebSeed) -> Result<CheckedBundle, String> {
@@ -399,4 +461,21 @@ impl Search {
 
 fn text(error: wire::Error) -> String {
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_that_holds_nothing_makes_room() {
+        let mut shared = Shared::default();
+        let crowd: Vec<PeerId> = (0..200).map(|_| PeerId::random()).collect();
+        let asked: Vec<&PeerId> = crowd.iter().filter(|peer| shared.claim(**peer)).collect();
+        assert_eq!(asked.len(), MAX_PEERS, "so many at once");
+        let honest = PeerId::random();
+        assert!(!shared.claim(honest));
+        shared.peers.insert(*asked[0], Standing::Again);
+        assert!(shared.claim(honest) && !shared.claim(honest));
+    }
 }

@@ -146,7 +146,7 @@ async fn former(service: &Service, request: &Publish, module: &ModuleRef, key_is
         let finder = Finder::start(Arc::clone(node), module.clone(), service.hints());
         let news = finder.news();
         let settled = async {
-            while !finder.is_exhausted() {
+            while !finder.asked_all() {
                 news.notified().await;
             }
         };

@@ -1,16 +1,13 @@
-//! How much one peer and one network may ask of us: plain counters, the time comes from the caller.
+//! How much one peer may ask of us: plain counters, the time comes from the caller. How many connections it may have, and its
+//! network, is the swarm's matter (tracker-less, net/crowd).
 
 use std::collections::HashMap;
-use std::hash::Hash;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use libp2p::PeerId;
 
 /// Streams one peer may have open.
 const STREAMS_PER_PEER: u32 = 8;
-/// Connections from one IPv4 /24 or IPv6 /48.
-const CONNECTIONS_PER_NETWORK: u32 = 64;
 /// Requests one peer may make in a burst, and per second in the long run.
 const REQUESTS: (u64, u64) = (32_768, 8192);
 /// Bytes one peer may ask for in a burst, and per second in the long run: ten times a gigabit line.
@@ -58,30 +55,6 @@ impl Bucket {
     }
 }
 
-/// The network an address belongs to: those who can get one address there can get them all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Network {
-    /// An IPv4 /24.
-    V4([u8; 3]),
-    /// An IPv6 /48.
-    V6([u8; 6]),
-}
-
-impl From<IpAddr> for Network {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => {
-                let [a, b, c, _] = v4.octets();
-                Self::V4([a, b, c])
-            }
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, e, f, ..] = v6.octets();
-                Self::V6([a, b, c, d, e, f])
-            }
-        }
-    }
-}
-
 /// What one peer uses.
 #[derive(Debug)]
 struct Usage {
@@ -106,7 +79,6 @@ impl Usage {
 #[derive(Debug, Default)]
 pub struct Gate {
     peers: HashMap<PeerId, Usage>,
-    networks: HashMap<Network, u32>,
 }
 
 impl Gate {
@@ -143,29 +115,6 @@ impl Gate {
                 Ok(())
             }
             wait => Err(wait),
-        }
-    }
-
-    /// Counts a connection from `address`, unless its network has all it may have. Loopback is not limited.
-    pub fn connect(&mut self, address: IpAddr) -> Result<(), Full> {
-        if address.to_canonical().is_loopback() {
-            return Ok(());
-        }
-        let count = self.networks.entry(address.into()).or_default();
-        if *count >= CONNECTIONS_PER_NETWORK {
-            return Err(Full);
-        }
-        *count += 1;
-        Ok(())
-    }
-
-    /// The end of a connection counted before.
-    pub fn disconnect(&mut self, address: IpAddr) {
-        if let std::collections::hash_map::Entry::Occupied(mut count) = self.networks.entry(address.into()) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
         }
     }
 }
@@ -219,22 +168,6 @@ mod tests {
         gate.open_stream(peer, SECOND).unwrap();
         assert!(gate.admit(&peer, 1, SECOND).is_err());
         assert!(gate.admit(&peer, 1, 60 * SECOND).is_ok());
-    }
-
-    #[test]
-    fn a_network_is_a_slash_24_or_a_slash_48() {
-        let mut gate = Gate::default();
-        for last in 0..CONNECTIONS_PER_NETWORK {
-            gate.connect(format!("198.51.100.{last}").parse().unwrap()).unwrap();
-            gate.connect(format!("2001:db8:1:{last:x}::1").parse().unwrap()).unwrap();
-        }
-        assert_eq!(gate.connect("198.51.100.200".parse().unwrap()), Err(Full));
-        assert_eq!(gate.connect("::ffff:198.51.100.200".parse().unwrap()), Err(Full));
-        assert_eq!(gate.connect("2001:db8:1:ffff::1".parse().unwrap()), Err(Full));
-        gate.connect("198.51.101.1".parse().unwrap()).unwrap();
-        gate.connect("2001:db8:2::1".parse().unwrap()).unwrap();
-        gate.disconnect("198.51.100.7".parse().unwrap());
-        gate.connect("198.51.100.200".parse().unwrap()).unwrap();
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::{io, num::NonZeroUsize, time::Duration};
 
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm, Transport,
-    connection_limits::{self, ConnectionLimits},
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
     dns,
     identity::Keypair,
@@ -13,16 +12,8 @@ use libp2p::{
     tcp,
 };
 
-use super::{DhtMode, address::Gate, gossip, muxer, store::Records, streams::Counters};
+use super::{Config, DhtMode, address::Gate, crowd::Crowd, gossip, muxer, store::Records, streams::Counters};
 
-/// Connections in all; a node keeps descriptors for its files beside them.
-const MAX_CONNECTIONS: u32 = 1024;
-/// Connections that others opened: the rest stays free for our own choice of peers.
-const MAX_INBOUND: u32 = 896;
-/// Connections of one peer.
-const MAX_PER_PEER: u32 = 3;
-/// Handshakes at once, each way.
-const MAX_PENDING: u32 = 128;
 /// A connection that nobody uses is closed after this.
 const IDLE: Duration = Duration::from_secs(60);
 /// A connection is set up within this, or not at all.
@@ -45,7 +36,7 @@ const AGENT: &str = concat!("murmir/", env!("CARGO_PKG_VERSION"));
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub(super) struct Behaviour {
-    limits: connection_limits::Behaviour,
+    pub(super) crowd: Crowd,
     identify: libp2p::identify::Behaviour,
     ping: ping::Behaviour,
     pub(super) kad: Toggle<kad::Behaviour<Records>>,
@@ -55,19 +46,19 @@ pub(super) struct Behaviour {
 }
 
 impl Behaviour {
-    fn new(key: &Keypair, dht: DhtMode, mdns: bool) -> io::Result<Self> {
+    fn new(key: &Keypair, own: &Config) -> io::Result<Self> {
         let peer = key.public().to_peer_id();
-        let mdns = if mdns { Some(mdns::Behaviour::new(mdns::Config::default(), peer)?) } else { None };
+        let mdns = if own.mdns { Some(mdns::Behaviour::new(mdns::Config::default(), peer)?) } else { None };
         // Identify's own cache of addresses would go round our rule of scopes.
         let identify = libp2p::identify::Config::new(IDENTIFY.to_owned(), key.public())
             .with_agent_version(AGENT.to_owned())
             .with_push_listen_addr_updates(true)
             .with_cache_size(0);
         Ok(Self {
-            limits: connection_limits::Behaviour::new(limits()),
+            crowd: Crowd::default(),
             identify: libp2p::identify::Behaviour::new(identify),
             ping: ping::Behaviour::default(),
-            kad: kademlia(peer, dht).into(),
+            kad: kademlia(peer, own).into(),
             gossip: gossip::behaviour(key.clone()).map_err(io::Error::other)?,
             mdns: mdns.into(),
             streams: libp2p_stream::Behaviour::new(),
@@ -80,17 +71,8 @@ impl Behaviour {
     }
 }
 
-fn limits() -> ConnectionLimits {
-    ConnectionLimits::default()
-        .with_max_pending_incoming(Some(MAX_PENDING))
-        .with_max_pending_outgoing(Some(MAX_PENDING))
-        .with_max_established(Some(MAX_CONNECTIONS))
-        .with_max_established_incoming(Some(MAX_INBOUND))
-        .with_max_established_per_peer(Some(MAX_PER_PEER))
-}
-
-fn kademlia(peer: PeerId, dht: DhtMode) -> Option<kad::Behaviour<Records>> {
-    let mode = match dht {
+fn kademlia(peer: PeerId, own: &Config) -> Option<kad::Behaviour<Records>> {
+    let mode = match own.dht {
         DhtMode::Off => return None,
         DhtMode::Client => kad::Mode::Client,
         DhtMode::Server => kad::Mode::Server,
@@ -102,26 +84,27 @@ fn kademlia(peer: PeerId, dht: DhtMode) -> Option<kad::Behaviour<Records>> {
         .disjoint_query_paths(true)
         .set_replication_interval(Some(REPLICATION))
         .set_record_filtering(kad::StoreInserts::FilterBoth);
-    let mut kad = kad::Behaviour::with_config(peer, Records::new(peer), config);
+    let mut kad = kad::Behaviour::with_config(peer, Records::new(peer, &own.key.seed()), config);
     kad.set_mode(Some(mode));
     Some(kad)
 }
 
-/// TCP with noise and yamux, counted and guarded, names resolved.
-fn transport(key: &Keypair, counters: &Counters, gate: &Gate) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+/// TCP with noise and yamux, counted and guarded, names resolved. Names of the user's have a resolver of their own, for they may
+/// stand for addresses of this site.
+pub(super) fn transport(
+    key: &Keypair,
+    counters: &Counters,
+    gate: &Gate,
+) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
     let tcp = || {
         let counters = counters.clone();
         let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-        gate.guard(tcp.map(move |stream, _| counters.count(stream)))
+        tcp.map(move |stream, _| counters.count(stream))
     };
-    let resolved = match dns::tokio::Transport::system(tcp()) {
-        Ok(resolved) => resolved,
-        Err(source) => {
-            tracing::debug!(%source, "no system resolver: defaults are used");
-            dns::tokio::Transport::custom(tcp(), dns::ResolverConfig::default(), dns::ResolverOpts::default())
-        }
-    };
-    Ok(resolved
+    let named = gate.obeying(resolved(tcp));
+    Ok(named
+        .or_transport(resolved(|| gate.guard(tcp())))
+        .map(|either, _| either.into_inner())
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(key).map_err(io::Error::other)?)
         .multiplex(muxer::Upgrade)
@@ -130,16 +113,18 @@ fn transport(key: &Keypair, counters: &Counters, gate: &Gate) -> io::Result<Boxe
         .boxed())
 }
 
+/// `inner` with a resolver before it.
+fn resolved<T>(inner: impl Fn() -> T) -> dns::tokio::Transport<T> {
+    dns::tokio::Transport::system(inner()).unwrap_or_else(|source| {
+        tracing::debug!(%source, "no system resolver: defaults are used");
+        dns::tokio::Transport::custom(inner(), dns::ResolverConfig::default(), dns::ResolverOpts::default())
+    })
+}
+
 /// The whole swarm, not listening yet. Errors: no entropy, or no network interface for mDNS.
-pub(super) fn swarm(
-    key: &Keypair,
-    dht: DhtMode,
-    mdns: bool,
-    counters: &Counters,
-    gate: &Gate,
-) -> io::Result<Swarm<Behaviour>> {
+pub(super) fn swarm(key: &Keypair, own: &Config, counters: &Counters, gate: &Gate) -> io::Result<Swarm<Behaviour>> {
     let transport = transport(key, counters, gate)?;
-    let behaviour = Behaviour::new(key, dht, mdns)?;
+    let behaviour = Behaviour::new(key, own)?;
     let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
     Ok(Swarm::new(transport, behaviour, key.public().to_peer_id(), config))
 }

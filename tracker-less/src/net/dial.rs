@@ -1,6 +1,6 @@
 //! Dials under way, and who waits for them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, error::Error, io};
 
 use libp2p::{
     Multiaddr, PeerId,
@@ -78,7 +78,7 @@ impl Dials {
 impl Run {
     /// Dials an address that the user, their configuration or their own network gave.
     pub(super) fn dial(&mut self, address: Multiaddr, reply: Option<DialReply>) {
-        self.gate.open_for(&address);
+        self.gate.obey(&address);
         let there = self.connected.at(&address);
         if let Some(peer) = peer_of(&address).filter(|peer| self.swarm.is_connected(peer)).or(there) {
             answer(reply, Ok(peer));
@@ -140,7 +140,10 @@ fn failure(address: Multiaddr, error: &SwarmDialError) -> DialError {
     match error {
         SwarmDialError::WrongPeerId { obtained, .. } => DialError::WrongPeer { address, obtained: *obtained },
         SwarmDialError::Transport(tried) => {
-            let reasons: Vec<String> = tried.iter().map(|(_, error)| root_cause(error)).collect();
+            if !tried.is_empty() && tried.iter().all(|(_, error)| is_hang_up(root_cause(error))) {
+                return DialError::HungUp { address };
+            }
+            let reasons: Vec<String> = tried.iter().map(|(_, error)| root_cause(error).to_string()).collect();
             DialError::Failed { address, reason: reasons.join("; ") }
         }
         other => DialError::Failed { address, reason: other.to_string() },
@@ -161,10 +164,18 @@ fn unreachable(peer: PeerId, error: &SwarmDialError) -> DialError {
 }
 
 /// The innermost error, which is what the system or the peer said.
-fn root_cause(error: &dyn std::error::Error) -> String {
+fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut inner = error;
     while let Some(source) = inner.source() {
         inner = source;
     }
-    inner.to_string()
+    inner
+}
+
+/// Whether a connection was made, and closed by the other side.
+fn is_hang_up(cause: &(dyn Error + 'static)) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    cause
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof))
 }

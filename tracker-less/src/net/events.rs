@@ -4,7 +4,7 @@ use std::{io, time::Instant};
 
 use futures::StreamExt;
 use libp2p::{
-    PeerId,
+    Multiaddr, PeerId,
     core::{ConnectedPoint, transport::ListenerId},
     gossipsub::{self, MessageAcceptance},
     identify, kad, mdns, ping,
@@ -25,12 +25,12 @@ use crate::{
 
 /// Addresses taken from one identify message.
 const MAX_TOLD: usize = 16;
-/// Providers that are dialled because one answer named them.
-const MAX_DIALLED: usize = 16;
+/// Providers that are dialled because one answer named them: all that an honest one has.
+const MAX_DIALLED: usize = 20;
 
 impl Run {
     /// Handles events until the listener has an address.
-    pub(super) async fn until_up(&mut self, listener: ListenerId) -> io::Result<()> {
+    pub(super) async fn until_up(&mut self, listener: ListenerId) -> io::Result<Multiaddr> {
         loop {
             match self.swarm.select_next_some().await {
                 SwarmEvent::ListenerError { listener_id, error } if listener_id == listener => return Err(error),
@@ -38,11 +38,15 @@ impl Run {
                     return reason.and(Err(io::ErrorKind::NotConnected.into()));
                 }
                 event => {
-                    let up =
-                        matches!(&event, SwarmEvent::NewListenAddr { listener_id, .. } if *listener_id == listener);
+                    let up = match &event {
+                        SwarmEvent::NewListenAddr { listener_id, address } if *listener_id == listener => {
+                            Some(address.clone())
+                        }
+                        _ => None,
+                    };
                     self.on_swarm(event);
-                    if up {
-                        return Ok(());
+                    if let Some(address) = up {
+                        return Ok(address);
                     }
                 }
             }
@@ -139,7 +143,7 @@ impl Run {
             }
             kad::Event::InboundRequest {
                 request: kad::InboundRequest::PutRecord { source, record: Some(record), .. },
-            } => match kad.store_mut().accept(record) {
+            } => match kad.store_mut().accept(record, source, self.connected.nearest(&source)) {
                 Ok(bundle) => drop(self.feed(Event::Bundle { bytes: bundle.bytes().to_vec() })),
                 Err(refused) => tracing::debug!(peer = %source, %refused, "record not stored"),
             },

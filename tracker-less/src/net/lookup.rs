@@ -16,8 +16,9 @@ use crate::record::{CheckedBundle, ModuleId};
 
 /// Questions at once, waiting ones included.
 const MAX_QUESTIONS: usize = 64;
-/// Providers and bundles taken from the answers to one question.
-const MAX_ANSWERS: usize = 80;
+/// Bundles taken from the answers to one question, and providers from those about one of its keys: a key that is full of squatters
+/// leaves room for those of the others.
+const MAX_ANSWERS: usize = 64;
 /// A question asked before any DHT peer is known waits this long for one.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Keys under which a module's providers may stand, so that squatters of one key's 20 places do not hide them all.
@@ -36,6 +37,11 @@ pub(super) fn own_provider_key(module: &ModuleId, peer: &PeerId) -> RecordKey {
     provider_key(module, first % SALTS)
 }
 
+/// All keys under which providers of the module may stand.
+pub(super) fn provider_keys(module: &ModuleId) -> impl Iterator<Item = RecordKey> {
+    (0..SALTS).map(|salt| provider_key(module, salt))
+}
+
 /// A question, and where its answer goes. Nobody may wait: then the answers only lead to connections.
 pub(super) enum Question {
     /// Who provides this module?
@@ -49,8 +55,8 @@ pub(super) enum Question {
 pub(super) struct Lookups {
     /// Asked before there was a DHT peer to ask.
     parked: Vec<(Instant, Question)>,
-    /// A provider query, and the question it is a part of.
-    parts: HashMap<QueryId, u64>,
+    /// A provider query, the question it is a part of, and how many providers it named.
+    parts: HashMap<QueryId, (u64, usize)>,
     providers: HashMap<u64, Providers>,
     bundles: HashMap<QueryId, Bundles>,
     next: u64,
@@ -108,8 +114,8 @@ impl Lookups {
             Question::Providers(module, reply) => {
                 let id = self.next;
                 self.next += 1;
-                for salt in 0..SALTS {
-                    self.parts.insert(kad.get_providers(provider_key(&module, salt)), id);
+                for key in provider_keys(&module) {
+                    self.parts.insert(kad.get_providers(key), (id, 0));
                 }
                 self.providers.insert(id, Providers { open: SALTS.into(), found: BTreeSet::new(), reply });
             }
@@ -146,15 +152,15 @@ impl Lookups {
     }
 
     fn add_providers(&mut self, query: QueryId, providers: HashSet<PeerId>) -> HashSet<PeerId> {
-        let Some(question) = self.parts.get(&query).and_then(|id| self.providers.get_mut(id)) else {
-            return HashSet::new();
-        };
-        let room = MAX_ANSWERS.saturating_sub(question.found.len());
+        let Some((id, named)) = self.parts.get_mut(&query) else { return HashSet::new() };
+        let Some(question) = self.providers.get_mut(id) else { return HashSet::new() };
+        let room = MAX_ANSWERS.saturating_sub(*named);
+        *named += providers.len().min(room);
         providers.into_iter().take(room).filter(|peer| question.found.insert(*peer)).collect()
     }
 
     fn end_part(&mut self, query: QueryId) {
-        let Some(id) = self.parts.remove(&query) else { return };
+        let Some((id, _)) = self.parts.remove(&query) else { return };
         let Some(question) = self.providers.get_mut(&id) else { return };
         question.open = question.open.saturating_sub(1);
         if question.open == 0

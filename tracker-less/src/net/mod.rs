@@ -3,12 +3,15 @@
 
 mod address;
 mod behaviour;
+mod crowd;
 mod dial;
+mod duties;
 mod events;
 mod gossip;
 mod lookup;
 mod muxer;
 mod peers;
+mod revival;
 mod run;
 mod store;
 mod streams;
@@ -18,16 +21,17 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use self::{
     address::believable,
     peers::{Direction, PeerRow},
+    store::{MAX_SAVED, Saved},
     streams::Incoming,
 };
 use self::{
     lookup::Question,
-    run::{Command, Run},
+    run::{Command, Run, Seed},
     streams::Counters,
 };
 use crate::{
@@ -37,6 +41,8 @@ use crate::{
 
 /// Commands waiting for the event loop.
 const COMMANDS: usize = 64;
+/// Events that nobody has taken yet.
+const EVENTS: usize = 1024;
 /// A dial is given up after this.
 const DIAL: Duration = Duration::from_secs(15);
 /// A stream is opened within this, or tried again.
@@ -60,7 +66,7 @@ pub enum DhtMode {
 }
 
 /// What a swarm is started with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// The node's key.
     pub key: SecretKey,
@@ -74,12 +80,14 @@ pub struct Config {
     pub cached: Vec<Multiaddr>,
     /// Part in the DHT.
     pub dht: DhtMode,
+    /// Whether to hear and tell news by gossip. Without it everything still works, later.
+    pub gossip: bool,
     /// Whether to look for peers on the local network.
     pub mdns: bool,
     /// The protocol of bulk streams.
     pub bulk: StreamProtocol,
-    /// Bundles known from earlier runs, given to the DHT's memory.
-    pub records: Vec<CheckedBundle>,
+    /// What an earlier run kept for the DHT ([`Swarm::saved`]).
+    pub records: Saved,
 }
 
 /// Why a swarm did not start.
@@ -111,6 +119,12 @@ pub enum DialError {
         address: Multiaddr,
         /// What went wrong.
         reason: String,
+    },
+    /// Somebody answered and hung up before a word was said, as nodes do that have no free place.
+    #[error("{address}: hung up on us: it may have no free place now")]
+    HungUp {
+        /// What was dialled.
+        address: Multiaddr,
     },
     /// Somebody else answered.
     #[error("{address}: another peer answers there: {obtained}")]
@@ -192,12 +206,12 @@ pub enum NetEvent {
 /// Events in order; some are lost if nobody takes them.
 pub type Events = mpsc::Receiver<NetEvent>;
 
-/// A handle to the swarm. The event loop ends when the last one is dropped.
+/// A handle to the swarm. The event loop ends when the last one is dropped; a panic in it costs its connections, and no more.
 #[derive(Clone)]
 pub struct Swarm {
     peer: PeerId,
     commands: mpsc::Sender<Command>,
-    control: libp2p_stream::Control,
+    control: watch::Receiver<libp2p_stream::Control>,
     opening: Arc<Semaphore>,
     bulk: StreamProtocol,
     counters: Counters,
@@ -208,18 +222,17 @@ pub struct Swarm {
 /// # Errors
 /// [`StartError::ListenFailed`] names the first address that cannot be listened on.
 pub async fn start(config: Config) -> Result<(Swarm, Events, Incoming), StartError> {
-    let counters = Counters::default();
-    let bulk = config.bulk.clone();
+    let (counters, bulk) = (Counters::default(), config.bulk.clone());
     let (commands, received) = mpsc::channel(COMMANDS);
-    let (mut run, events) = Run::new(config, received, &counters)?;
+    let (events, told) = mpsc::channel(EVENTS);
+    let (incoming, streams) = streams::incoming();
+    let mut run = Run::new(Seed { config, counters: counters.clone(), events, incoming })?;
     run.listen().await?;
-    let mut control = run.control();
-    let accepted = control.accept(bulk.clone());
-    let streams = accepted.map_err(|error| StartError::Setup { source: std::io::Error::other(error) })?;
+    let (controls, control) = watch::channel(run.control());
     let peer = run.peer_id();
-    tokio::spawn(run.run());
+    tokio::spawn(revival::keep_running(run, received, controls));
     let opening = Arc::new(Semaphore::new(OPENING));
-    Ok((Swarm { peer, commands, control, opening, bulk, counters }, events, streams::take_in(streams)))
+    Ok((Swarm { peer, commands, control, opening, bulk, counters }, told, streams))
 }
 
 impl Swarm {
@@ -271,7 +284,7 @@ impl Swarm {
         for _ in 0..OPEN_TRIES {
             self.connect(peer, Vec::new()).await?;
             let _turn = self.opening.acquire().await.map_err(|_| DialError::Stopped)?;
-            let mut control = self.control.clone();
+            let mut control = self.control.borrow().clone();
             match tokio::time::timeout(OPEN, control.open_stream(peer, self.bulk.clone())).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(libp2p_stream::OpenStreamError::UnsupportedProtocol(protocol))) => {
@@ -319,6 +332,11 @@ impl Swarm {
         self.ask(move |run| run.machine().mirrors(&module, run::unix_now())).await.unwrap_or_default()
     }
 
+    /// Whether any node of the DHT is known: there is somebody who may lead to others.
+    pub async fn in_dht(&self) -> bool {
+        self.ask(|run| run.in_dht()).await.unwrap_or(false)
+    }
+
     /// The connected peers.
     pub async fn peers(&self) -> Vec<PeerRow> {
         self.ask(|run| run.rows()).await.unwrap_or_default()
@@ -327,6 +345,11 @@ impl Swarm {
     /// Addresses that worked, with `/p2p/`, for the peer cache.
     pub async fn dialable(&self) -> Vec<Multiaddr> {
         self.ask(|run| run.dialable()).await.unwrap_or_default()
+    }
+
+    /// What this node keeps for the DHT, for the next start.
+    pub async fn saved(&self) -> Saved {
+        self.ask(|run| run.saved()).await.unwrap_or_default()
     }
 
     /// (received, sent) bytes of all sockets, counted above TCP.

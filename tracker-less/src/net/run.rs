@@ -2,39 +2,40 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    io,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use futures::{FutureExt, StreamExt};
 use libp2p::{
-    Multiaddr, PeerId,
+    Multiaddr, PeerId, Stream,
     core::transport::TransportError,
     identity::Keypair,
-    kad::{Quorum, Record, store::RecordStore},
+    kad::{Quorum, Record},
 };
 use tokio::{
     sync::{mpsc, oneshot},
+    task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::{
     Config, NetEvent, PeerRow, StartError,
-    address::{Gate, Scope, ensure_free, without_peer},
+    address::{Gate, Scope, ensure_free, with_port_of, without_peer},
     behaviour::{self, Behaviour, announceable},
     dial::Dials,
+    duties::Duties,
     gossip::{self, Outbox},
     lookup::{Lookups, Question, own_provider_key},
     peers::{Book, Connected},
-    store::bundle_key,
-    streams::Counters,
+    store::{Saved, bundle_key},
+    streams::{Counters, take_in},
 };
 use crate::{
     machine::{Action, Event, Judgement, Limits, Machine},
     record::{CheckedBundle, ModuleId},
 };
 
-/// Events that nobody has taken yet.
-const EVENTS: usize = 1024;
 /// The machine's clock, and that of everything that is tried again.
 const TICK: Duration = Duration::from_secs(1);
 /// Listening takes this long at most.
@@ -62,15 +63,26 @@ pub(super) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// What an event loop is made from, the first as well as one that takes its place.
+#[derive(Clone)]
+pub(super) struct Seed {
+    pub(super) config: Config,
+    pub(super) counters: Counters,
+    pub(super) events: mpsc::Sender<NetEvent>,
+    pub(super) incoming: mpsc::Sender<(PeerId, Stream)>,
+}
+
 /// Everything the event loop owns.
 pub(super) struct Run {
     pub(super) swarm: libp2p::Swarm<Behaviour>,
     machine: Machine,
-    commands: mpsc::Receiver<Command>,
-    events: mpsc::Sender<NetEvent>,
-    listen: Vec<Multiaddr>,
-    /// Peers of the user.
-    wanted: Vec<Multiaddr>,
+    /// Of this loop and of its successor: addresses to listen on have their real ports here.
+    pub(super) seed: Seed,
+    /// Addresses of them that could not be listened on again.
+    deaf: Vec<Multiaddr>,
+    /// Hands over the streams that peers open.
+    _taking: JoinSet<()>,
+    pub(super) duties: Duties,
     pub(super) gate: Gate,
     pub(super) connected: Connected,
     pub(super) book: Book,
@@ -93,26 +105,26 @@ struct Announce {
 }
 
 impl Run {
-    /// A swarm that does not listen yet, and its events. The peers of `config` are being dialled once it runs.
-    pub(super) fn new(
-        config: Config,
-        commands: mpsc::Receiver<Command>,
-        counters: &Counters,
-    ) -> Result<(Self, mpsc::Receiver<NetEvent>), StartError> {
+    /// A swarm that does not listen yet. The peers of its configuration are being dialled once it runs.
+    pub(super) fn new(seed: Seed) -> Result<Self, StartError> {
         let setup = |source| StartError::Setup { source };
+        let config = seed.config.clone();
         let key =
             Keypair::ed25519_from_bytes(config.key.seed()).map_err(|error| setup(std::io::Error::other(error)))?;
         let gate = Gate::default();
-        let swarm = behaviour::swarm(&key, config.dht, config.mdns, counters, &gate).map_err(setup)?;
-        let (events, received) = mpsc::channel(EVENTS);
+        let swarm = behaviour::swarm(&key, &config, &seed.counters, &gate).map_err(setup)?;
+        let streams = swarm.behaviour().control().accept(config.bulk);
+        let streams = streams.map_err(|error| setup(std::io::Error::other(error)))?;
+        let mut taking = JoinSet::new();
+        taking.spawn(take_in(streams, seed.incoming.clone()));
         let now = Instant::now();
         let mut run = Self {
             swarm,
             machine: Machine::new(config.key, Limits::default()),
-            commands,
-            events,
-            listen: config.listen,
-            wanted: config.peers,
+            seed,
+            deaf: Vec::new(),
+            _taking: taking,
+            duties: Duties::default(),
             gate,
             connected: Connected::default(),
             book: Book::default(),
@@ -126,45 +138,68 @@ impl Run {
             sweep_at: now + SWEEP,
             stopping: None,
         };
-        run.restore(config.records);
+        run.restore(&config.records);
         for address in config.external {
             run.swarm.add_external_address(address);
         }
-        for address in run.wanted.clone().into_iter().chain(config.cached.into_iter().take(MAX_CACHED)) {
+        for address in config.peers.into_iter().chain(config.cached.into_iter().take(MAX_CACHED)) {
             run.dial(address, None);
         }
-        Ok((run, received))
+        Ok(run)
     }
 
-    fn restore(&mut self, records: Vec<CheckedBundle>) {
-        let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() else { return };
-        for bundle in records {
-            let record = Record::new(bundle_key(&bundle.module()), bundle.bytes().to_vec());
-            if let Err(error) = kad.store_mut().put(record) {
-                tracing::debug!(%error, "bundle not restored");
-            }
+    /// Gives the DHT's memory what an earlier run kept.
+    pub(super) fn restore(&mut self, saved: &Saved) {
+        if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
+            kad.store_mut().restore(saved);
         }
+    }
+
+    /// What the DHT's memory holds for others.
+    pub(super) fn saved(&mut self) -> Saved {
+        let kad = self.swarm.behaviour_mut().kad.as_mut();
+        kad.map(|kad| kad.store_mut().saved()).unwrap_or_default()
     }
 
     /// Listens, and returns when every listener has its addresses.
     pub(super) async fn listen(&mut self) -> Result<(), StartError> {
-        for address in std::mem::take(&mut self.listen) {
-            let failed = |source| StartError::ListenFailed { address: address.clone(), source };
-            ensure_free(&address).map_err(failed)?;
-            let listener = self.swarm.listen_on(address.clone()).map_err(|error| {
-                failed(match error {
-                    TransportError::Other(source) => source,
-                    unsupported => std::io::Error::other(unsupported.to_string()),
-                })
-            })?;
-            let up = timeout(LISTEN, self.until_up(listener)).await;
-            up.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(failed)?;
+        for index in 0..self.seed.config.listen.len() {
+            let address = self.seed.config.listen[index].clone();
+            let real = self.listen_on(&address).await;
+            self.seed.config.listen[index] =
+                real.map_err(|source| StartError::ListenFailed { address: address.clone(), source })?;
         }
-        // An address of "any interface" has become several; all are known by now.
+        self.settle();
+        Ok(())
+    }
+
+    /// Listens where an earlier loop did. What is not free now is tried again from time to time.
+    pub(super) async fn listen_again(&mut self) {
+        for address in self.seed.config.listen.clone() {
+            if let Err(error) = self.listen_on(&address).await {
+                tracing::error!(%address, %error, "not listened on again");
+                self.deaf.push(address);
+            }
+        }
+        self.settle();
+    }
+
+    /// Listens on one address; returns it with its real port.
+    async fn listen_on(&mut self, address: &Multiaddr) -> io::Result<Multiaddr> {
+        ensure_free(address)?;
+        let listener = self.swarm.listen_on(address.clone()).map_err(|error| match error {
+            TransportError::Other(source) => source,
+            unsupported => io::Error::other(unsupported.to_string()),
+        })?;
+        let up = timeout(LISTEN, self.until_up(listener)).await;
+        Ok(with_port_of(address, &up.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?))
+    }
+
+    /// An address of "any interface" has become several: takes note of those that are known by now.
+    fn settle(&mut self) {
         while let Some(Some(event)) = self.swarm.next().now_or_never() {
             self.on_swarm(event);
         }
-        Ok(())
     }
 
     pub(super) fn control(&self) -> libp2p_stream::Control {
@@ -192,24 +227,23 @@ impl Run {
     }
 
     /// Runs until the last handle is dropped, or told to stop.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(&mut self, commands: &mut mpsc::Receiver<Command>) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.stopping.is_none() {
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_swarm(event),
-                command = self.commands.recv() => match command {
-                    Some(command) => command(&mut self),
+                command = commands.recv() => match command {
+                    Some(command) => command(self),
                     None => return,
                 },
                 _ = tick.tick() => self.on_tick(),
             }
         }
-        self.say_goodbye().await;
     }
 
     /// Withdraws everything and lets that leave; who offered nothing has nothing to withdraw.
-    async fn say_goodbye(mut self) {
+    pub(super) async fn say_goodbye(mut self) {
         let provided = std::mem::take(&mut self.provided);
         let waits = !provided.is_empty() && self.swarm.connected_peers().next().is_some();
         for module in provided {
@@ -238,7 +272,13 @@ impl Run {
 
     /// Tells the machine, and does what it says.
     pub(super) fn feed(&mut self, event: Event) -> Judgement {
+        let noted =
+            matches!(event, Event::Watch { .. } | Event::Unwatch { .. } | Event::Hold { .. } | Event::Release { .. });
+        let told = noted.then(|| event.clone());
         let (judgement, actions) = self.machine.handle(event, unix_now());
+        if let Some(told) = told {
+            self.duties.note(&told, judgement);
+        }
         for action in actions {
             self.act(action);
         }
@@ -249,6 +289,7 @@ impl Run {
         let peer = self.peer_id();
         let behaviour = self.swarm.behaviour_mut();
         match action {
+            Action::Subscribe(_) | Action::Unsubscribe(_) | Action::Gossip { .. } if !self.seed.config.gossip => {}
             Action::Subscribe(module) => {
                 gossip::subscribe(&mut behaviour.gossip, &module);
                 self.reach_at = self.reach_at.min(Instant::now() + COMPANY);
@@ -276,7 +317,10 @@ impl Run {
                 self.publish(&bundle);
                 self.published.insert(bundle.module(), bundle);
             }
-            Action::Head { bundle, newer } => self.emit(NetEvent::Head { bundle, newer }),
+            Action::Head { bundle, newer } => {
+                self.duties.note_newest(bundle.clone());
+                self.emit(NetEvent::Head { bundle, newer });
+            }
             Action::Forked { module, fork } => self.emit(NetEvent::Forked { module, fork }),
             Action::Learned { peer, addresses, .. } => {
                 for address in addresses.into_iter().filter(announceable) {
@@ -305,7 +349,7 @@ impl Run {
     }
 
     pub(super) fn emit(&self, event: NetEvent) {
-        if let Err(error) = self.events.try_send(event) {
+        if let Err(error) = self.seed.events.try_send(event) {
             tracing::debug!(%error, "event not taken");
         }
     }
@@ -315,6 +359,13 @@ impl Run {
         if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
             self.lookups.ask(kad, question, Instant::now());
         }
+    }
+
+    /// Whether there is any other node in the DHT, as far as this one knows.
+    pub(super) fn in_dht(&mut self) -> bool {
+        let connected = self.swarm.connected_peers().next().is_some();
+        let kad = self.swarm.behaviour_mut().kad.as_mut();
+        connected && kad.is_some_and(|kad| kad.kbuckets().next().is_some())
     }
 
     /// The DHT has a new peer: what waited is asked, what we have is told again.
@@ -373,8 +424,13 @@ impl Run {
             self.look_up(Question::Providers(module, None));
         }
         if self.swarm.connected_peers().next().is_none() {
-            for address in self.wanted.clone() {
+            for address in self.seed.config.peers.clone() {
                 self.dial(address, None);
+            }
+        }
+        for address in std::mem::take(&mut self.deaf) {
+            if ensure_free(&address).is_err() || self.swarm.listen_on(address.clone()).is_err() {
+                self.deaf.push(address);
             }
         }
     }

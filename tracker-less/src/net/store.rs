@@ -1,13 +1,19 @@
 //! What this node keeps for the DHT: checked bundles, and providers within bounds per key, peer and network.
 //!
-//! libp2p's own store lets anyone overwrite a value, and a single peer fill every place for providers.
+//! libp2p's own store lets anyone overwrite a value, and a single peer fill every place for providers. Here the places of one key
+//! are drawn by lot ([`places`]), and when all is full, whoever takes the most room gives way ([`shares`]).
+
+mod places;
+mod saved;
+mod shares;
+#[cfg(test)]
+mod tests;
 
 use std::{
     borrow::Cow,
     collections::{HashMap, hash_map},
     iter::Map,
-    net::IpAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use libp2p::{
@@ -16,24 +22,27 @@ use libp2p::{
         ProviderRecord, Record, RecordKey,
         store::{Error, RecordStore, Result},
     },
-    multiaddr::Protocol,
 };
 
+pub use self::saved::{MAX_SAVED, Saved};
+use self::{
+    places::{Lots, Provider, offer},
+    shares::{Giver, Shares},
+};
 use super::address::Scope;
 use crate::record::{CheckedBundle, ModuleId};
 
 /// Bundles kept for others and ourselves: 8 MiB at most.
 const MAX_BUNDLES: usize = 2048;
-/// Keys with providers.
-const MAX_KEYS: usize = 8192;
-/// Providers of one key: as many as one answer holds.
-const MAX_PROVIDERS: usize = 20;
+/// Providers in all, and keys that this node itself provides.
+const MAX_ENTRIES: usize = 16 * 1024;
+const MAX_PROVIDED: usize = 8192;
 /// Keys one peer may provide here.
 const MAX_KEYS_PER_PEER: usize = 256;
-/// Providers of one key from one /24 (IPv4) or /48 (IPv6).
-const MAX_PER_NETWORK: usize = 4;
 /// Addresses kept of one provider.
 const MAX_ADDRESSES: usize = 8;
+/// Nothing is kept for longer without being told again.
+const MAX_LIFE: Duration = Duration::from_secs(48 * 60 * 60);
 
 /// Why a value from a peer was not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,44 +88,82 @@ pub(super) fn supersedes(new: &CheckedBundle, old: &CheckedBundle) -> bool {
 /// The DHT's memory on this node.
 pub(super) struct Records {
     own: PeerId,
+    lots: Lots,
     bundles: HashMap<RecordKey, Record>,
+    /// Who gave the bundles that are not our own.
+    givers: HashMap<RecordKey, Giver>,
+    given: Shares,
     providers: HashMap<RecordKey, Vec<Provider>>,
-    provided: HashMap<RecordKey, ProviderRecord>,
+    /// How many places each network has, whatever the key.
+    placed: Shares,
     /// How many keys each other peer provides here.
     keys_of: HashMap<PeerId, usize>,
-}
-
-struct Provider {
-    record: ProviderRecord,
-    network: Option<[u8; 6]>,
+    provided: HashMap<RecordKey, ProviderRecord>,
 }
 
 impl Records {
-    /// An empty memory of the node `own`.
-    pub(super) fn new(own: PeerId) -> Self {
+    /// An empty memory of the node `own`, whose lots nobody can foresee who does not know `secret`.
+    pub(super) fn new(own: PeerId, secret: &[u8]) -> Self {
         Self {
             own,
+            lots: Lots::new(secret),
             bundles: HashMap::new(),
+            givers: HashMap::new(),
+            given: Shares::default(),
             providers: HashMap::new(),
-            provided: HashMap::new(),
+            placed: Shares::default(),
             keys_of: HashMap::new(),
+            provided: HashMap::new(),
         }
     }
 
-    /// Stores a bundle that a peer sent, checked, never in the place of a newer one.
-    pub(super) fn accept(&mut self, record: Record) -> std::result::Result<CheckedBundle, Refused> {
+    /// Stores a bundle that `source` sent over a connection to `remote`, checked, never in the place of a newer one.
+    pub(super) fn accept(
+        &mut self,
+        record: Record,
+        source: PeerId,
+        remote: Option<&Multiaddr>,
+    ) -> std::result::Result<CheckedBundle, Refused> {
+        self.admit(record, Giver::new(source, remote))
+    }
+
+    fn admit(&mut self, mut record: Record, giver: Giver) -> std::result::Result<CheckedBundle, Refused> {
         let bundle = bundle_in(&record)?;
-        if let Some(stored) = self.bundles.get(&record.key)
-            && let Ok(old) = bundle_in(stored)
-            && !supersedes(&bundle, &old)
-        {
-            return Err(Refused::Older);
+        let latest = Instant::now() + MAX_LIFE;
+        record.expires = Some(record.expires.map_or(latest, |expires| expires.min(latest)));
+        let key = record.key.clone();
+        match self.bundles.get(&key) {
+            Some(stored) if bundle_in(stored).is_ok_and(|old| !supersedes(&bundle, &old)) => {
+                return Err(Refused::Older);
+            }
+            // Our own word stays ours, and does not expire; only its bytes become newer.
+            Some(stored) => {
+                if !self.givers.contains_key(&key) {
+                    record.expires = stored.expires;
+                }
+                self.bundles.insert(key, record);
+                return Ok(bundle);
+            }
+            None => {}
         }
-        self.put(record).map_err(|_| Refused::Full)?;
+        if self.bundles.len() >= MAX_BUNDLES {
+            self.make_room_for(giver)?;
+        }
+        self.bundles.insert(key.clone(), record);
+        self.given.add(giver);
+        self.givers.insert(key, giver);
         Ok(bundle)
     }
 
-    /// Stores a provider that told of itself over a connection to `remote`; false where a bound or the scope forbids it.
+    /// Drops a bundle of whoever gave the most, if that is more than `giver` did.
+    fn make_room_for(&mut self, giver: Giver) -> std::result::Result<(), Refused> {
+        let greediest = self.given.greedier_than(&giver).ok_or(Refused::Full)?;
+        let key = self.givers.iter().find(|(_, other)| **other == greediest).map(|(key, _)| key.clone());
+        self.remove(&key.ok_or(Refused::Full)?);
+        Ok(())
+    }
+
+    /// Stores a provider that told of itself over a connection to `remote`; false where a bound, the lot or the scope forbids it.
     pub(super) fn accept_provider(&mut self, mut record: ProviderRecord, remote: &Multiaddr) -> bool {
         let scope = Scope::of(remote);
         let told = record.addresses.len();
@@ -125,36 +172,50 @@ impl Records {
         if told > 0 && record.addresses.is_empty() {
             return false;
         }
-        let network = network_of(remote);
-        self.purge(&record.key);
-        let keys = self.keys_of.get(&record.provider).copied().unwrap_or(0);
-        if !self.providers.contains_key(&record.key) && self.providers.len() >= MAX_KEYS {
+        let giver = Giver::new(record.provider, Some(remote));
+        self.place(Provider { record, giver })
+    }
+
+    fn place(&mut self, mut new: Provider) -> bool {
+        let latest = Instant::now() + MAX_LIFE;
+        new.record.expires = Some(new.record.expires.map_or(latest, |expires| expires.min(latest)));
+        let (key, peer) = (new.record.key.clone(), new.record.provider);
+        self.purge(&key);
+        let known = self.providers.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let is_known = known.iter().any(|other| other.record.provider == peer);
+        if !is_known && self.keys_of.get(&peer).is_some_and(|keys| *keys >= MAX_KEYS_PER_PEER) {
             return false;
         }
-        let known = self.providers.entry(record.key.clone()).or_default();
-        if let Some(same) = known.iter_mut().find(|other| other.record.provider == record.provider) {
-            *same = Provider { record, network };
-            return true;
+        let Some(gives_way) = offer(known, &new, &self.lots) else { return false };
+        if let Some(other) = gives_way {
+            self.remove_provider(&key, &other);
+        } else if self.placed.total() >= MAX_ENTRIES && !self.make_place_for(new.giver) {
+            return false;
         }
-        let near = known.iter().filter(|other| other.network.is_some() && other.network == network).count();
-        let fits = known.len() < MAX_PROVIDERS && near < MAX_PER_NETWORK && keys < MAX_KEYS_PER_PEER;
-        if fits {
-            *self.keys_of.entry(record.provider).or_default() += 1;
-            known.push(Provider { record, network });
-        } else if known.is_empty() {
-            self.providers.remove(&record.key);
-        }
-        fits
+        *self.keys_of.entry(peer).or_default() += 1;
+        self.placed.add(new.giver);
+        self.providers.entry(key).or_default().push(new);
+        true
+    }
+
+    /// Drops a provider of whatever network has the most places, if that has more than `giver`'s.
+    fn make_place_for(&mut self, giver: Giver) -> bool {
+        let Some(greediest) = self.placed.greedier_than(&giver) else { return false };
+        let mut all = self.providers.iter().flat_map(|(key, known)| known.iter().map(move |other| (key, other)));
+        let found = all.find(|(_, other)| other.giver == greediest);
+        let Some((key, peer)) = found.map(|(key, other)| (key.clone(), other.record.provider)) else { return false };
+        self.remove_provider(&key, &peer);
+        true
     }
 
     /// Forgets what has expired, everywhere.
     pub(super) fn expire(&mut self) {
         let now = Instant::now();
-        self.bundles.retain(|_, record| !record.is_expired(now));
+        let old: Vec<RecordKey> =
+            self.bundles.values().filter(|record| record.is_expired(now)).map(|record| record.key.clone()).collect();
+        old.iter().for_each(|key| self.remove(key));
         let keys: Vec<RecordKey> = self.providers.keys().cloned().collect();
-        for key in keys {
-            self.purge(&key);
-        }
+        keys.iter().for_each(|key| self.purge(key));
     }
 
     fn purge(&mut self, key: &RecordKey) {
@@ -180,9 +241,13 @@ impl RecordStore for Records {
         self.bundles.get(key).map(Cow::Borrowed)
     }
 
+    /// Only our own come this way; those of others pass [`Records::accept`].
     fn put(&mut self, record: Record) -> Result<()> {
-        if !self.bundles.contains_key(&record.key) && self.bundles.len() >= MAX_BUNDLES {
-            return Err(Error::MaxRecords);
+        if let Some(giver) = self.givers.remove(&record.key) {
+            self.given.drop_one(&giver);
+        } else if self.bundles.len() >= MAX_BUNDLES && !self.bundles.contains_key(&record.key) {
+            let key = self.givers.keys().next().cloned().ok_or(Error::MaxRecords)?;
+            self.remove(&key);
         }
         self.bundles.insert(record.key.clone(), record);
         Ok(())
@@ -190,6 +255,9 @@ impl RecordStore for Records {
 
     fn remove(&mut self, key: &RecordKey) {
         self.bundles.remove(key);
+        if let Some(giver) = self.givers.remove(key) {
+            self.given.drop_one(&giver);
+        }
     }
 
     fn records(&self) -> Values<'_> {
@@ -198,7 +266,7 @@ impl RecordStore for Records {
 
     /// Only our own come this way; those of others pass [`Records::accept_provider`].
     fn add_provider(&mut self, record: ProviderRecord) -> Result<()> {
-        if !self.provided.contains_key(&record.key) && self.provided.len() >= MAX_KEYS {
+        if !self.provided.contains_key(&record.key) && self.provided.len() >= MAX_PROVIDED {
             return Err(Error::MaxProvidedKeys);
         }
         self.provided.insert(record.key.clone(), record);
@@ -219,125 +287,17 @@ impl RecordStore for Records {
             self.provided.remove(key);
         }
         let Some(known) = self.providers.get_mut(key) else { return };
-        let before = known.len();
-        known.retain(|other| other.record.provider != *peer);
-        let removed = before - known.len();
+        let Some(index) = known.iter().position(|other| other.record.provider == *peer) else { return };
+        let removed = known.swap_remove(index);
         if known.is_empty() {
             self.providers.remove(key);
         }
-        if removed > 0
-            && let hash_map::Entry::Occupied(mut keys) = self.keys_of.entry(*peer)
-        {
-            *keys.get_mut() = keys.get().saturating_sub(removed);
+        self.placed.drop_one(&removed.giver);
+        if let hash_map::Entry::Occupied(mut keys) = self.keys_of.entry(*peer) {
+            *keys.get_mut() = keys.get().saturating_sub(1);
             if *keys.get() == 0 {
                 keys.remove();
             }
         }
-    }
-}
-
-/// The /24 or /48 of a public address. Local ones are not told apart: many honest nodes share a site.
-fn network_of(address: &Multiaddr) -> Option<[u8; 6]> {
-    if Scope::of(address) != Scope::Public {
-        return None;
-    }
-    let ip = address.iter().find_map(|part| match part {
-        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
-        Protocol::Ip6(ip) => Some(ip.to_canonical()),
-        _ => None,
-    })?;
-    Some(match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            [0, 0, 0, a, b, c]
-        }
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, e, f, ..] = ip.octets();
-            [a, b, c, d, e, f]
-        }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::record::fixtures::bundle;
-
-    fn records() -> Records {
-        Records::new(PeerId::random())
-    }
-
-    fn value(key: &CheckedBundle, value: &[u8]) -> Record {
-        Record::new(bundle_key(&key.module()), value.to_vec())
-    }
-
-    fn provider(key: u32, peer: PeerId, addresses: &[&str]) -> ProviderRecord {
-        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        ProviderRecord::new(RecordKey::new(&key.to_be_bytes()), peer, addresses)
-    }
-
-    fn at(host: &str) -> Multiaddr {
-        format!("/ip4/{host}/tcp/4741").parse().unwrap()
-    }
-
-    #[test]
-    fn only_bundles_of_their_key_are_stored_and_none_older() {
-        let mut records = records();
-        let (old, new, other) = (bundle(1, 1), bundle(1, 2), bundle(2, 1));
-        assert_eq!(records.accept(value(&new, b"garbage")), Err(Refused::Invalid));
-        assert_eq!(records.accept(value(&new, other.bytes())), Err(Refused::OtherModule));
-        assert_eq!(records.accept(value(&new, new.bytes())), Ok(new.clone()));
-        assert_eq!(records.accept(value(&new, old.bytes())), Err(Refused::Older));
-        assert_eq!(records.accept(value(&new, new.bytes())), Ok(new.clone()));
-        assert_eq!(records.get(&bundle_key(&new.module())).unwrap().value, new.bytes());
-    }
-
-    #[test]
-    fn one_network_does_not_fill_a_key() {
-        let mut records = records();
-        let mut accept = |remote: &str| records.accept_provider(provider(1, PeerId::random(), &[]), &at(remote));
-        let stored = (1..=9).filter(|host| accept(&format!("9.9.9.{host}"))).count();
-        assert_eq!(stored, MAX_PER_NETWORK);
-        let stored = (1..=60).filter(|net| accept(&format!("9.9.{}.1", 100 + net))).count();
-        assert_eq!(stored, MAX_PROVIDERS - MAX_PER_NETWORK);
-    }
-
-    #[test]
-    fn one_peer_does_not_fill_the_store_and_gets_its_places_back() {
-        let mut records = records();
-        let peer = PeerId::random();
-        let mut accept = |key| records.accept_provider(provider(key, peer, &[]), &at("9.9.9.9"));
-        assert_eq!((0..1000).filter(|key| accept(*key)).count(), MAX_KEYS_PER_PEER);
-        assert!(accept(0), "a place it has can be renewed");
-        records.remove_provider(&RecordKey::new(&0u32.to_be_bytes()), &peer);
-        assert!(records.accept_provider(provider(2000, peer, &[]), &at("9.9.9.9")));
-    }
-
-    #[test]
-    fn local_addresses_of_strangers_are_dropped() {
-        let mut records = records();
-        let peer = PeerId::random();
-        let mixed = provider(1, peer, &["/ip4/127.0.0.1/tcp/1", "/ip4/9.9.9.9/tcp/1"]);
-        assert!(records.accept_provider(mixed.clone(), &at("9.9.9.9")));
-        assert_eq!(
-            records.providers(&mixed.key)[0].addresses,
-            [at("9.9.9.9").to_string().replace("4741", "1").parse().unwrap()]
-        );
-        assert!(records.accept_provider(mixed.clone(), &at("127.0.0.1")));
-        assert_eq!(records.providers(&mixed.key)[0].addresses.len(), 2);
-        assert!(!records.accept_provider(provider(1, peer, &["/ip4/10.0.0.1/tcp/1"]), &at("9.9.9.9")));
-    }
-
-    #[test]
-    fn expired_providers_make_room() {
-        let mut records = records();
-        let peer = PeerId::random();
-        let mut old = provider(1, peer, &[]);
-        old.expires = Instant::now().checked_sub(Duration::from_secs(1));
-        assert!(records.accept_provider(old.clone(), &at("9.9.9.9")));
-        records.expire();
-        assert!(records.providers(&old.key).is_empty() && records.keys_of.is_empty());
     }
 }

@@ -124,25 +124,26 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     }
 }
 
-/// Takes in streams from a task of its own: libp2p-stream holds one at most and drops the next without a word.
+/// Streams on their way from the event loops, one after another, to the server.
+pub(super) fn incoming() -> (mpsc::Sender<(PeerId, Stream)>, Incoming) {
+    mpsc::channel(WAITING_STREAMS)
+}
+
+/// Takes in streams, in a task of its own: libp2p-stream holds one at most and drops the next without a word.
 /// When the server lags behind by [`WAITING_STREAMS`], further ones are dropped here, and their openers try again.
-pub(super) fn take_in(mut streams: IncomingStreams) -> Incoming {
-    let (sender, incoming) = mpsc::channel(WAITING_STREAMS);
-    tokio::spawn(async move {
-        loop {
-            let (peer, stream) = tokio::select! {
-                () = sender.closed() => return,
-                next = streams.next() => match next {
-                    Some(next) => next,
-                    None => return,
-                },
-            };
-            if sender.try_send((peer, stream)).is_err() {
-                tracing::debug!(%peer, "too many streams wait: one dropped");
-            }
+pub(super) async fn take_in(mut streams: IncomingStreams, sender: mpsc::Sender<(PeerId, Stream)>) {
+    loop {
+        let (peer, stream) = tokio::select! {
+            () = sender.closed() => return,
+            next = streams.next() => match next {
+                Some(next) => next,
+                None => return,
+            },
+        };
+        if sender.try_send((peer, stream)).is_err() {
+            tracing::debug!(%peer, "too many streams wait: one dropped");
         }
-    });
-    incoming
+    }
 }
 
 #[cfg(test)]

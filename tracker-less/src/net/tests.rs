@@ -9,6 +9,8 @@ use libp2p::{
 };
 use tokio::time::timeout;
 
+mod hostile;
+
 use super::{lookup::own_provider_key, store::bundle_key, *};
 use crate::{
     machine::Event,
@@ -32,9 +34,10 @@ fn config(seed: u8, dht: DhtMode, peers: Vec<Multiaddr>) -> Config {
         peers,
         cached: Vec::new(),
         dht,
+        gossip: true,
         mdns: false,
         bulk: StreamProtocol::new("/murmir/sync/1"),
-        records: Vec::new(),
+        records: Saved::default(),
     }
 }
 
@@ -137,6 +140,44 @@ async fn gossip_brings_a_new_head_to_a_watcher() {
             .await;
         assert_eq!(heard, expected);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_costs_the_connections_and_nothing_else() {
+    let (held, watched, stored) = (bundle(40, 1), bundle(41, 1), bundle(42, 1));
+    let plain = node(40, DhtMode::Server, Vec::new()).await;
+    let mut falls = node(41, DhtMode::Server, vec![plain.address().await]).await;
+    let (peer, addresses) = (falls.swarm.peer_id(), falls.swarm.listen_addresses().await);
+    falls.hold(&held).await;
+    falls.swarm.tell(Event::Watch { module: watched.module() }).await;
+    let record = kad::Record::new(bundle_key(&stored.module()), stored.bytes().to_vec());
+    let put = move |run: &mut Run| {
+        run.swarm.behaviour_mut().kad.as_mut().unwrap().store_mut().accept(record, peer, None).unwrap();
+    };
+    falls.swarm.ask(put).await.unwrap();
+    falls.swarm.send(|_| panic!("on purpose")).await;
+
+    assert_eq!(falls.swarm.listen_addresses().await, addresses, "the same ports");
+    let module = stored.module();
+    assert_eq!(falls.swarm.ask(move |run| self::stored(run, &module)).await.flatten().as_deref(), Some(stored.bytes()));
+    assert_eq!(falls.swarm.newest(held.module()).await, Some(held.clone()));
+    // It finds its peers again, and is announced anew.
+    until(|| falls.swarm.peers(), |peers| peers.iter().any(|row| row.peer == plain.swarm.peer_id())).await;
+    let newcomer = node(42, DhtMode::Client, vec![plain.address().await]).await;
+    let module = held.module();
+    until(|| newcomer.swarm.providers(module), |found| found.contains(&peer)).await;
+    // The streams of peers reach the same receiver as before, news the same watcher.
+    newcomer.swarm.connect(peer, addresses).await.unwrap();
+    let mut stream = newcomer.swarm.open(peer).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    timeout(DEADLINE, falls.incoming.recv()).await.unwrap().unwrap();
+    newcomer.hold(&watched).await;
+    let heard = |event| matches!(event, NetEvent::Head { bundle, .. } if bundle == watched).then_some(());
+    falls.wait(heard).await;
+    falls.swarm.send(|_| panic!("on purpose, again")).await;
+    assert_eq!(falls.swarm.newest(watched.module()).await, Some(watched));
+    falls.swarm.shutdown().await;
+    assert!(falls.swarm.listen_addresses().await.is_empty());
 }
 
 #[tokio::test]

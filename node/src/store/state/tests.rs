@@ -176,8 +176,12 @@ fn the_peer_cache_is_bounded() {
     let (_dir, state) = state();
     let mut addresses: Vec<String> = (0..1000).map(|i| format!("/ip4/1.2.3.4/tcp/{i}")).collect();
     addresses.insert(0, "x".repeat(MAX_ADDRESS + 1));
-    state.set_peers(&addresses).unwrap();
+    state.add_peers(&addresses).unwrap();
     assert_eq!(state.peers().unwrap(), addresses[1..=MAX_PEERS]);
+    let met = [addresses[7].clone(), "/ip4/9.9.9.9/tcp/1".into()];
+    state.add_peers(&met).unwrap();
+    let kept = state.peers().unwrap();
+    assert_eq!((kept.len(), &kept[..2], &kept[2..4]), (MAX_PEERS, &met[..], &addresses[1..3]), "the latest first");
 }
 
 #[test]
@@ -197,7 +201,7 @@ fn what_a_killed_write_left_is_ignored_and_swept() {
     assert!(state.key_names().unwrap().is_empty());
     let again = State::open(state.path()).unwrap();
     assert!(left.iter().all(|name| !state.path().join(name).exists()));
-    again.set_peers(&["/a".into()]).unwrap();
+    again.add_peers(&["/a".into()]).unwrap();
     let rest: Vec<_> = fs::read_dir(state.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(rest.iter().all(|name| !name.to_string_lossy().starts_with('~')), "{rest:?}");
 }
@@ -207,13 +211,13 @@ fn a_write_survives_the_sweep_of_another_run() {
     let (_dir, state) = state();
     let other = State::open(state.path()).unwrap();
     std::thread::scope(|scope| {
-        let writer = scope.spawn(|| (0..50).try_for_each(|i| state.set_peers(&[format!("/{i}")])));
+        let writer = scope.spawn(|| (0..50).try_for_each(|i| state.add_peers(&[format!("/{i}")])));
         while !writer.is_finished() {
             State::open(other.path()).unwrap();
         }
         writer.join().unwrap().unwrap();
     });
-    assert_eq!(state.peers().unwrap(), ["/49"]);
+    assert_eq!(state.peers().unwrap()[..2], ["/49", "/48"]);
 }
 
 #[test]
