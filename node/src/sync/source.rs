@@ -35,8 +35,8 @@ const LOOK: Duration = Duration::from_secs(10);
 /// Most web servers of nominations that one run asks.
 const MAX_NOMINATED: usize = 8;
 /// How often somebody is dialled who hangs up at once, and how long after that.
-const TRIES: usize = 4;
-const PAUSE: Duration = Duration::from_secs(1);
+const TRIES: usize = 6;
+const PAUSE: Duration = Duration::from_secs(2);
 /// Most failures remembered for the error message.
 const MAX_NOTES: usize = 32;
 /// Nominations asked for with a head.

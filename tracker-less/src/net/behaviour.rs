@@ -12,7 +12,9 @@ use libp2p::{
     tcp,
 };
 
-use super::{Config, DhtMode, address::Gate, crowd::Crowd, gossip, muxer, store::Records, streams::Counters};
+use super::{
+    Config, DhtMode, address::Gate, crowd::Crowd, doorway::Doorway, gossip, muxer, store::Records, streams::Counters,
+};
 
 /// A connection that nobody uses is closed after this.
 const IDLE: Duration = Duration::from_secs(60);
@@ -102,7 +104,7 @@ pub(super) fn transport(
         tcp.map(move |stream, _| counters.count(stream))
     };
     let named = gate.obeying(resolved(tcp));
-    Ok(named
+    let all = named
         .or_transport(resolved(|| gate.guard(tcp())))
         .map(|either, _| either.into_inner())
         .upgrade(Version::V1Lazy)
@@ -110,7 +112,8 @@ pub(super) fn transport(
         .multiplex(muxer::Upgrade)
         .timeout(SETUP)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
-        .boxed())
+        .boxed();
+    Ok(Doorway::new(all).boxed())
 }
 
 /// `inner` with a resolver before it.

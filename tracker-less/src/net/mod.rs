@@ -5,6 +5,7 @@ mod address;
 mod behaviour;
 mod crowd;
 mod dial;
+mod doorway;
 mod duties;
 mod events;
 mod gossip;

@@ -56,6 +56,21 @@ async fn silent_connections_of_one_network_do_not_keep_others_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_silent_connections_than_there_are_places_keep_nobody_out() {
+    let target = node(55, DhtMode::Off, Vec::new()).await;
+    let address = target.address().await;
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.extend(sit(port(&address), 0..1, 250).await);
+        // Whoever is refused in the crush tries again, as clients do.
+        let late = node(56, DhtMode::Off, Vec::new()).await;
+        until(|| late.swarm.dial(address.clone()), Result::is_ok).await.unwrap();
+        late.swarm.shutdown().await;
+    }
+    assert!(silent.len() >= 900, "they were let in at first: {}", silent.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_peer_has_three_connections() {
     let mut target = node(53, DhtMode::Off, Vec::new()).await;
     let address = target.address().await;
