@@ -11,6 +11,7 @@ use murmir::manifest::ContentId;
 use murmir::service::{Service, Settings};
 use murmir::sync::shelf::Shelf;
 use murmir::verbs::{Output, Verb, pass::Pass, perform};
+use murmir::wire::delta::{Lacking, Made, Pair, Part};
 use murmir::wire::msg::Held;
 use murmir::wire::server::{Limits, serve_stream};
 use murmir::wire::{Deadlines, Have, PROTOCOL, Provider};
@@ -28,6 +29,8 @@ enum Lie {
     Long,
     /// Claims to hold what it does not give.
     Nothing,
+    /// Flips bits of deltas only.
+    Deltas,
 }
 
 /// Holds everything, and gives it away changed.
@@ -42,7 +45,7 @@ impl Liar {
         let mut bytes = bytes?;
         self.told.fetch_add(1, Ordering::SeqCst);
         match self.lie {
-            Lie::Flip => {
+            Lie::Flip | Lie::Deltas => {
                 let middle = bytes.len() / 2;
                 *bytes.get_mut(middle)? ^= 1;
             }
@@ -51,6 +54,20 @@ impl Liar {
             Lie::Nothing => return None,
         }
         Some(bytes)
+    }
+
+    /// What is no delta.
+    fn change_bytes(&self, bytes: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        if matches!(self.lie, Lie::Deltas) { bytes } else { self.change(bytes) }
+    }
+
+    /// A frame, if there is one.
+    fn change_made(&self, made: Made) -> Made {
+        let frame = Some(made.frame).filter(|frame| !frame.is_empty());
+        match self.change(frame) {
+            Some(frame) => Made { frame, ..made },
+            None => Made { slots: vec![None; made.slots.len()], frame: Vec::new() },
+        }
     }
 }
 
@@ -72,31 +89,31 @@ impl Provider for Liar {
     }
 
     fn page(&self, module: &ModuleId, cid: &Cid) -> Option<Vec<u8>> {
-        self.change(self.truth.page(module, cid))
+        self.change_bytes(self.truth.page(module, cid))
     }
 
     fn small(&self, module: &ModuleId, id: &ContentId, size: u64) -> Option<Vec<u8>> {
-        self.change(self.truth.small(module, id, size))
+        self.change_bytes(self.truth.small(module, id, size))
     }
 
     fn range(&self, module: &ModuleId, id: &ContentId, size: u64, range: Range<u64>) -> Option<Vec<u8>> {
-        self.change(self.truth.range(module, id, size, range))
+        self.change_bytes(self.truth.range(module, id, size, range))
     }
 
-    fn patch(&self, module: &ModuleId, old: (&ContentId, u64), new: (&ContentId, u64)) -> Option<Vec<u8>> {
-        self.change(self.truth.patch(module, old, new))
+    fn patches(&self, module: &ModuleId, pairs: &[Pair]) -> Made {
+        self.change_made(self.truth.patches(module, pairs))
     }
 
     fn outboard(&self, module: &ModuleId, id: &ContentId, size: u64, start: u64) -> Option<Vec<u8>> {
-        self.change(self.truth.outboard(module, id, size, start))
+        self.change_bytes(self.truth.outboard(module, id, size, start))
     }
 
-    fn sums(&self, module: &ModuleId, id: &ContentId, size: u64, block: u32) -> Option<Vec<u8>> {
-        self.change(self.truth.sums(module, id, size, block))
+    fn sums(&self, module: &ModuleId, part: &Part) -> Option<Vec<u8>> {
+        self.change(self.truth.sums(module, part))
     }
 
-    fn slices(&self, module: &ModuleId, id: &ContentId, size: u64, slices: &[(u64, u32)]) -> Option<Vec<u8>> {
-        self.change(self.truth.slices(module, id, size, slices))
+    fn slices(&self, module: &ModuleId, parts: &[Lacking]) -> Made {
+        self.change_made(self.truth.slices(module, parts))
     }
 
     fn have(&self, module: &ModuleId, root: &Cid) -> Have {
@@ -109,8 +126,8 @@ impl Provider for Liar {
 /// A running liar.
 struct Stage {
     /// Whatever the liar runs on; ends with it.
-    _runtime: Runtime,
-    _mirror: Service,
+    runtime: Runtime,
+    mirror: Service,
     liar: Arc<Liar>,
     address: String,
 }
@@ -122,21 +139,26 @@ fn raise(lie: Lie, link: &str, state: &Path, dest: &Path) -> Stage {
         let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("address")];
         let settings = Settings { state: state.to_owned(), listen: listen.clone(), ..Settings::default() };
         let mirror = Service::start(settings).await.expect("mirror");
-        let wish = Pass {
-            mirror: true,
-            reference: link.to_owned(),
-            dest: dest.to_owned(),
-            rules: murmir::sync::plan::Rules::archive(),
-            ..Pass::default()
-        };
-        let (output, mut events) = Output::new();
-        tokio::spawn(async move { while events.recv().await.is_some() {} });
-        perform(&mirror, Verb::Pass(Box::new(wish)), &output).await.expect("an honest copy");
+        copy(&mirror, link, dest).await;
         let liar = Arc::new(Liar { truth: Arc::clone(&mirror.node.shelf), lie, told: AtomicU64::new(0) });
         let address = serve(Arc::clone(&liar), listen).await;
         (mirror, liar, address)
     });
-    Stage { _runtime: runtime, _mirror: mirror, liar, address }
+    Stage { runtime, mirror, liar, address }
+}
+
+/// One honest pass of a mirror.
+async fn copy(mirror: &Service, link: &str, dest: &Path) {
+    let wish = Pass {
+        mirror: true,
+        reference: link.to_owned(),
+        dest: dest.to_owned(),
+        rules: murmir::sync::plan::Rules::archive(),
+        ..Pass::default()
+    };
+    let (output, mut events) = Output::new();
+    tokio::spawn(async move { while events.recv().await.is_some() {} });
+    perform(mirror, Verb::Pass(Box::new(wish)), &output).await.expect("an honest copy");
 }
 
 async fn serve(liar: Arc<Liar>, listen: Vec<libp2p::Multiaddr>) -> String {
@@ -207,4 +229,30 @@ fn long_answers() {
 #[test]
 fn empty_promises() {
     completes_beside(Lie::Nothing, false);
+}
+
+#[test]
+fn false_deltas() {
+    let lab = Lab::new();
+    let (origin, client, tree) = (lab.machine("o"), lab.machine("c"), Tree::new(lab.path("tree")));
+    // What is superseded is kept up to a twentieth of the module.
+    tree.many(1, 100, 6000).file("large", noise(3, 1_400_000)).file("ballast", noise(4, 50 << 20));
+    let _node = origin.serve(&[]);
+    let published = origin.publish(tree.root());
+    let (liar_tree, dest) = (lab.path("liar-tree"), lab.path("copy"));
+    let stage = raise(Lie::Deltas, &published.link, &lab.path("liar"), &liar_tree);
+    client.ok(&[&"--no-dht", &"fetch", &published.link, &dest]);
+    let changed = [noise(3, 700_000), b"something new".to_vec(), noise(5, 700_000)].concat();
+    tree.many(2, 40, 6000).file("large", changed);
+    origin.publish(tree.root());
+    stage.runtime.block_on(copy(&stage.mirror, &published.link, &liar_tree));
+    let link = format!("{}&peer={}", published.link, stage.address);
+    let done = client.json(&[&"--no-dht", &"fetch", &"--delete", &"--force-delete", &link, &dest]);
+    assert_same(tree.root(), &dest);
+    assert!(stage.liar.told.load(Ordering::SeqCst) > 0, "the liar was asked: {done}");
+    let liar_id = stage.address.rsplit('/').next().expect("an id");
+    for row in done["sources"].as_array().expect("rows") {
+        let bad = row["bad"].as_u64().expect("a number");
+        assert_eq!(bad > 0, row["peer_id"] == liar_id, "the liar alone is blamed: {row}");
+    }
 }

@@ -1,4 +1,4 @@
-//! Patches made where both versions are: zstd with the old bytes as prefix (zstd(1), `--patch-from`).
+//! New bytes as one zstd frame with old ones as prefix (zstd(1), `--patch-from`).
 
 use std::io::{Read, Write};
 
@@ -6,42 +6,41 @@ use zstd::stream::read::Decoder;
 use zstd::stream::write::Encoder;
 use zstd::zstd_safe::CParameter;
 
-use super::MAX_FILE;
+use super::{MAX_NEW, MAX_OLD};
 
-/// Level for files up to [`SMALL`], where time does not matter.
-const SMALL_LEVEL: i32 = 9;
-/// Level above; with long-distance matching, which finds blocks wherever they moved.
-const LARGE_LEVEL: i32 = 3;
-/// Bytes.
-const SMALL: usize = 256 << 10;
+/// The level that finds most for its time (docs/PERFORMANCE.md).
+const LEVEL: i32 = 9;
+/// Bytes of old and new together from which on matches far apart are looked for on their own: the level's tables forget them.
+const LONG: usize = 3 << 20;
 /// Largest window, as a power of two: old and new together.
-const MAX_WINDOW_LOG: u32 = 27;
+const MAX_WINDOW_LOG: u32 = 23;
 /// Smallest window that zstd has.
 const MIN_WINDOW_LOG: u32 = 10;
 
-fn fits(old: &[u8], size: usize) -> bool {
-    let small = |length: usize| u64::try_from(length).is_ok_and(|length| length <= MAX_FILE);
-    small(old.len()) && small(size)
+fn fits(old: usize, new: usize) -> bool {
+    let within = |length: usize, bound: u64| u64::try_from(length).is_ok_and(|length| length <= bound);
+    within(old, MAX_OLD) && within(new, MAX_NEW)
 }
 
-/// What makes `new` from `old`; none where there cannot be one.
+/// What makes `new` from `old`, at most [`MAX_NEW`] from at most [`MAX_OLD`] bytes; none where there cannot be one.
 pub fn make(old: &[u8], new: &[u8]) -> Option<Vec<u8>> {
-    if !fits(old, new.len()) {
+    if !fits(old.len(), new.len()) {
         return None;
     }
-    let level = if new.len() <= SMALL { SMALL_LEVEL } else { LARGE_LEVEL };
     let window = usize::BITS - (old.len() + new.len()).leading_zeros();
-    let mut encoder = Encoder::with_ref_prefix(Vec::new(), level, old).ok()?;
+    let mut encoder = Encoder::with_ref_prefix(Vec::new(), LEVEL, old).ok()?;
     encoder.set_parameter(CParameter::WindowLog(window.clamp(MIN_WINDOW_LOG, MAX_WINDOW_LOG))).ok()?;
-    encoder.long_distance_matching(new.len() > SMALL).ok()?;
+    encoder.long_distance_matching(old.len() + new.len() > LONG).ok()?;
+    encoder.include_contentsize(false).ok()?;
+    encoder.include_dictid(false).ok()?;
     encoder.set_pledged_src_size(u64::try_from(new.len()).ok()).ok()?;
     encoder.write_all(new).ok()?;
     encoder.finish().ok()
 }
 
-/// The new file of exactly `size` bytes; none if the patch is not one for `old`. The bytes still need to be verified.
+/// The `size` new bytes; none if the patch is not one for `old`. They still need to be verified.
 pub fn apply(old: &[u8], patch: &[u8], size: usize) -> Option<Vec<u8>> {
-    if !fits(old, size) {
+    if !fits(old.len(), size) {
         return None;
     }
     let mut decoder = Decoder::with_ref_prefix(patch, old).ok()?;
@@ -64,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_patch_is_small_and_makes_the_new_file() {
-        for length in [1000, 100_000, 5_000_000] {
+        for length in [1000, 100_000, 2_000_000] {
             let old = noise(1, length);
             // Moved, edited, appended.
             let (front, back) = old.split_at(length / 3);
@@ -73,6 +72,7 @@ mod tests {
             assert!(patch.len() < 700 + length / 500, "{} bytes for {length}", patch.len());
             assert_eq!(apply(&old, &patch, new.len()), Some(new.clone()));
             assert_eq!(apply(&old, &patch, new.len() - 1), None, "a bomb stops at the announced length");
+            assert_eq!(apply(&old, &patch, new.len() + 1), None, "less than was announced");
             let other = apply(&noise(3, length), &patch, new.len());
             assert!(other.is_none_or(|bytes| bytes != new));
         }
@@ -81,5 +81,8 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         assert_eq!(apply(b"old", b"no patch at all", 10), None);
+        let bound = usize::try_from(MAX_NEW).expect("it fits");
+        assert_eq!(make(b"", &vec![0; bound + 1]), None);
+        assert_eq!(apply(b"", &make(b"", &vec![0; bound]).expect("a frame"), bound + 1), None);
     }
 }

@@ -80,6 +80,26 @@ impl Outboard {
         self.pairs.get(number)
     }
 
+    /// The chaining value of a group of 256 KiB, or of the shorter last one.
+    pub fn group(&self, number: u64) -> Option<ChainingValue> {
+        let wanted = number.checked_mul(WIDE_GROUP).filter(|start| *start < self.size)?;
+        let (mut start, mut len, mut at) = (0, self.size, 0);
+        loop {
+            let [left_value, right_value] = self.pairs.get(at)?;
+            let left = left_subtree_len(len);
+            let value = if wanted < start + left {
+                (len, at) = (left, at + 1);
+                left_value
+            } else {
+                (start, len, at) = (start + left, len - left, at + usize::try_from(left / WIDE_GROUP).ok()?);
+                right_value
+            };
+            if len <= WIDE_GROUP {
+                return Some(*value);
+            }
+        }
+    }
+
     /// Reads the stored outboard of `id` from `dir`. `None` if there is none or it is damaged: make it anew.
     pub fn load(dir: &Dir, id: &ContentId, size: u64) -> Result<Option<Self>, FileError> {
         let name = file_name(id);
@@ -201,6 +221,16 @@ mod tests {
         assert_eq!(Outboard::load(&dir, &id, 1_000_000).unwrap(), Some(outboard));
         assert_eq!(Outboard::load(&dir, &id, 1_300_000).unwrap(), None);
         assert_eq!(dir.entries().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn each_group_has_its_value() {
+        let groups: Vec<ChainingValue> = (0u8..7).map(|number| [number; 32]).collect();
+        let (_, outboard) = Outboard::from_groups(6 * WIDE_GROUP + 1, &groups);
+        for (number, value) in (0..).zip(&groups) {
+            assert_eq!(outboard.group(number), Some(*value));
+        }
+        assert_eq!(outboard.group(7), None);
     }
 
     #[test]

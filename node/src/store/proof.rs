@@ -138,6 +138,27 @@ pub fn encode_bytes(
     Ok(encoder.out)
 }
 
+/// Any bytes of a file over 256 KiB; every group of 256 KiB that they touch is read and checked.
+pub fn read_range(file: &File, outboard: &Outboard, range: &Range<u64>) -> Result<Vec<u8>, ProofError> {
+    let wide = widened(range, outboard.size());
+    let damaged = |offset| ProofError::Damaged { offset };
+    if range.start >= range.end || range.end > outboard.size() {
+        return Err(ProofError::Range { start: range.start, end: range.end, size: outboard.size() });
+    }
+    let mut data = read(file, wide.start, wide.end - wide.start).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => damaged(wide.start),
+        _ => error.into(),
+    })?;
+    for (group, offset) in data.chunks(index(WIDE_GROUP)).zip((wide.start..).step_by(index(WIDE_GROUP))) {
+        if outboard.group(offset / WIDE_GROUP) != Some(chaining_value(offset, group)) {
+            return Err(damaged(offset));
+        }
+    }
+    data.truncate(index(range.end - wide.start));
+    data.drain(..index(range.start - wide.start));
+    Ok(data)
+}
+
 /// The groups of 256 KiB that `range` touches: what [`encode_bytes`] needs.
 pub fn widened(range: &Range<u64>, size: u64) -> Range<u64> {
     range.start / WIDE_GROUP * WIDE_GROUP..range.end.div_ceil(WIDE_GROUP).saturating_mul(WIDE_GROUP).min(size)

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::files::{Dir, FileError, Kind};
 use super::outboard::Outboard;
-use super::proof::{hash_file, verify_small};
+use super::proof::{hash_file, outboard_of, verify_small};
 use crate::manifest::ContentId;
 
 mod partial;
@@ -113,8 +113,7 @@ impl Stage {
             Err(StageError::False { .. }) => return Ok(false),
             other => other?,
         }
-        let hashed = hash_file(&self.open_file(id)?).map_err(|e| FileError::new("read", self.stage.path(), e))?;
-        if let Some(outboard) = &hashed.outboard {
+        if let Some(outboard) = outboard_of(id, bytes) {
             outboard.store(&self.outboards, id)?;
         }
         Ok(true)
@@ -201,6 +200,15 @@ impl Stage {
     pub fn kept(&self, id: &ContentId) -> Option<File> {
         let since = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&id.0)?.since;
         self.old.open_file(old_name(id, since)).ok()
+    }
+
+    /// The superseded file whose id begins with `start`, if there is one of `size` bytes.
+    pub fn kept_like(&self, start: &[u8; 8], size: u64) -> Option<ContentId> {
+        let mut first = [0; 32];
+        first[..8].copy_from_slice(start);
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut like = kept.range(first..).take_while(|(id, _)| id.starts_with(start));
+        like.find(|(_, old)| old.size == size).map(|(id, _)| ContentId(*id))
     }
 
     /// Removes superseded files older than `grace` seconds, then the oldest until the rest fits in `budget` bytes,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::fetch::{Download, Progress};
 use super::pass::{Report, Request, blocking};
-use super::patches::{self, Basis};
+use super::patches::{self, Basis, Ground};
 use super::plan::Want;
 use super::shelf::Arriving;
 use super::source::{Finder, Source};
@@ -63,10 +63,12 @@ impl Bringing<'_> {
             return Ok(Vec::new());
         }
         let staged = |want: &Want| self.stage.complete(&want.id) || self.stage.has_partial(&want.id);
-        let bases = report.plan.bases().into_iter().filter(|(want, _)| !staged(want));
-        let bases = bases.map(|(want, path)| Basis { want, path }).collect();
-        patches::run((self.request.module.id, *report.bundle.root()), self.dest, self.stage, bases, sources, finder)
-            .await
+        let bases = report.plan.bases().into_iter().filter(|(want, ..)| !staged(want));
+        let bases = bases.map(|(want, path, old_size)| Basis { want, path, old_size }).collect();
+        let (module, root) = (self.request.module.id, *report.bundle.root());
+        let whole = |source: &Source| source.offers.iter().any(|offer| *offer.bundle.root() == root && offer.whole);
+        let ground = Ground { module, dest: self.dest.clone(), stage: Arc::clone(self.stage) };
+        patches::run(&ground, bases, whole, sources, finder).await
     }
 }
 

@@ -1,19 +1,22 @@
 //! One generation of a module as it stands on this disk: plain files, found by content id through the manifest only, verified
 //! while they are read. A file that does not verify is marked damaged and claimed no longer.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rayon::prelude::*;
 use tracker_less::machine::Event;
 use tracker_less::record::{CheckedBundle, Coverage};
 
 use super::fetch::SMALL;
 use super::{ModuleRef, SyncError};
-use crate::delta::MAX_FILE;
+use crate::delta::WINDOW;
+use crate::delta::anchors::{self, Anchors};
 use crate::manifest::ContentId;
 use crate::manifest::entry::Node as Kind;
 use crate::manifest::path::TreePath;
@@ -26,9 +29,16 @@ use crate::store::outboard::Outboard;
 use crate::store::proof::{self, ProofError};
 use crate::store::stage::Stage;
 use crate::wire::Have;
+use crate::wire::delta::Short;
 
 /// Outboards kept in memory, for files that are being served.
 const CACHED_OUTBOARDS: usize = 8;
+/// Old files whose anchors are kept in memory: about 1 % of each.
+const CACHED_ANCHORS: usize = 2;
+/// Largest old file that is read for its anchors: it takes seconds. Larger ones help where they stand.
+const MAX_ANCHORED: u64 = 2 << 30;
+/// Read at once for anchors.
+const ANCHORED_PART: u64 = 4 << 20;
 
 /// Where a content stands below the directory.
 #[derive(Debug, Clone)]
@@ -58,10 +68,11 @@ pub struct Holding {
     pub bundle: CheckedBundle,
     /// Where it is.
     pub ground: Ground,
-    contents: HashMap<ContentId, Place>,
+    contents: BTreeMap<ContentId, Place>,
     whole: bool,
     damaged: Mutex<BTreeSet<ContentId>>,
     cache: Mutex<VecDeque<(ContentId, Arc<Outboard>)>>,
+    anchored: Mutex<VecDeque<(ContentId, Arc<Anchors>)>>,
 }
 
 impl Holding {
@@ -77,7 +88,7 @@ impl Holding {
         damaged: &[Vec<u8>],
     ) -> Result<Self, SyncError> {
         let module = ModuleRef::of(&bundle);
-        let mut contents = HashMap::new();
+        let mut contents = BTreeMap::new();
         let mut bad = BTreeSet::new();
         let walk = Walk::new(index, bundle.root(), select).map_err(|error| SyncError::tree(&module, error))?;
         for item in walk {
@@ -92,8 +103,8 @@ impl Holding {
             contents.entry(id).or_insert(Place { path, size, number: item.number });
         }
         let whole = *select == Selector::all();
-        let (damaged, cache) = (Mutex::new(bad), Mutex::default());
-        Ok(Self { bundle, ground, contents, whole, damaged, cache })
+        let (damaged, cache, anchored) = (Mutex::new(bad), Mutex::default(), Mutex::default());
+        Ok(Self { bundle, ground, contents, whole, damaged, cache, anchored })
     }
 
     /// Paths of damaged files, sorted.
@@ -154,12 +165,57 @@ impl Holding {
         if size > SMALL { None } else { self.whole(id, size) }
     }
 
-    /// A whole file of at most [`MAX_FILE`] bytes, verified.
-    pub fn whole(&self, id: &ContentId, size: u64) -> Option<Vec<u8>> {
-        let length = usize::try_from(size.min(MAX_FILE)).ok()?;
+    /// A whole file of at most [`WINDOW`] bytes, verified.
+    fn whole(&self, id: &ContentId, size: u64) -> Option<Vec<u8>> {
+        let length = usize::try_from(size.min(WINDOW)).ok()?;
         let mut bytes = Vec::with_capacity(length);
-        let read = self.open(id)?.take(size.min(MAX_FILE) + 1).read_to_end(&mut bytes);
+        let read = self.open(id)?.take(size.min(WINDOW) + 1).read_to_end(&mut bytes);
         (read.is_ok() && bytes.len() as u64 == size && proof::verify_small(id, &bytes)).then_some(bytes)
+    }
+
+    /// The content whose id begins like this, of `size` bytes: of the generation or a superseded one.
+    pub fn find(&self, short: &Short, size: u64) -> Option<ContentId> {
+        let mut first = [0; 32];
+        first[..8].copy_from_slice(short.bytes());
+        let mut like = self.contents.range(ContentId(first)..).take_while(|(id, _)| id.0.starts_with(short.bytes()));
+        let here = like.find(|(_, place)| place.size == size).map(|(id, _)| *id);
+        here.or_else(|| self.ground.stage.as_ref()?.kept_like(short.bytes(), size))
+    }
+
+    /// Bytes of a file, verified.
+    pub fn bytes(&self, id: &ContentId, size: u64, range: &Range<u64>) -> Option<Vec<u8>> {
+        if size <= WINDOW {
+            let whole = self.whole(id, size)?;
+            let cut = whole.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)?;
+            return Some(cut.to_vec());
+        }
+        let file = self.open(id)?;
+        let outboard = self.outboard(id, size, &file).ok().flatten()?;
+        proof::read_range(&file, &outboard, range).inspect_err(|error| tracing::debug!(%error, "not read")).ok()
+    }
+
+    /// The ranges of an old file that help to make new bytes, which begin at `start` of theirs: none for all of a small one.
+    pub fn helping(&self, old: &ContentId, size: u64, new: &[u8], start: u64) -> Option<Vec<Range<u64>>> {
+        if size <= WINDOW {
+            return Some(Vec::new());
+        }
+        if size > MAX_ANCHORED {
+            return Some(vec![anchors::about(size, start)]);
+        }
+        // Whoever else needs the same waits for it here.
+        let mut anchored = lock(&self.anchored);
+        let known = anchored.iter().find(|(id, _)| id == old).map(|(_, anchors)| Arc::clone(anchors));
+        let anchors = match known {
+            Some(anchors) => anchors,
+            None => {
+                let made = Arc::new(anchor(&self.open(old)?, size)?);
+                anchored.push_front((*old, Arc::clone(&made)));
+                anchored.truncate(CACHED_ANCHORS);
+                made
+            }
+        };
+        drop(anchored);
+        Some(anchors.ranges(size, new, start))
     }
 
     /// A range with its proof, verified while it is read.
@@ -220,6 +276,23 @@ impl Holding {
         cache.truncate(CACHED_OUTBOARDS);
         Ok(Some(outboard))
     }
+}
+
+/// Reads a file for its anchors, on all processors. What is made with them is verified elsewhere.
+fn anchor(file: &File, size: u64) -> Option<Anchors> {
+    let part = |number: u64| {
+        let start = number * ANCHORED_PART;
+        let mut bytes = vec![0; usize::try_from(ANCHORED_PART.min(size - start)).ok()?];
+        file.read_exact_at(&mut bytes, start).ok()?;
+        let mut anchors = Anchors::default();
+        anchors.add(start, &bytes);
+        Some(anchors)
+    };
+    let join = |mut all: Anchors, other: Anchors| {
+        all.join(other);
+        Some(all)
+    };
+    (0..size.div_ceil(ANCHORED_PART)).into_par_iter().map(part).try_reduce(Anchors::default, join)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -3,6 +3,7 @@
 
 mod backup;
 mod bring;
+mod deltas;
 pub mod dest;
 pub mod export;
 pub mod fetch;

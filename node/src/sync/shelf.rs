@@ -10,15 +10,16 @@ use libp2p::PeerId;
 use tokio::sync::mpsc;
 use tracker_less::record::{CheckedBundle, Generation, ModuleId};
 
+use super::deltas;
 use super::fetch::SMALL;
 use super::holding::Holding;
 use super::plan::Want;
-use crate::delta::{blocks, patch};
 use crate::manifest::ContentId;
 use crate::store::index::Index;
 use crate::store::outboard::PAIR;
 use crate::store::proof;
 use crate::store::stage::Stage;
+use crate::wire::delta::{Lacking, Made, Pair, Part};
 use crate::wire::msg::Held;
 use crate::wire::{Have, Provider, rules};
 
@@ -235,11 +236,8 @@ impl Provider for Shelf {
         self.arriving(module)?.range(id, size, range)
     }
 
-    fn patch(&self, module: &ModuleId, old: (&ContentId, u64), new: (&ContentId, u64)) -> Option<Vec<u8>> {
-        let holding = self.holding(module)?;
-        let (old, new) = (holding.whole(old.0, old.1)?, holding.whole(new.0, new.1)?);
-        let patch = patch::make(&old, &new)?;
-        (patch.len() as u64 <= rules::MAX_BATCH && patch.len() < new.len()).then_some(patch)
+    fn patches(&self, module: &ModuleId, pairs: &[Pair]) -> Made {
+        self.holding(module).map_or_else(|| deltas::none(pairs.len()), |holding| deltas::patches(&holding, pairs))
     }
 
     fn outboard(&self, module: &ModuleId, id: &ContentId, size: u64, start: u64) -> Option<Vec<u8>> {
@@ -249,18 +247,12 @@ impl Provider for Shelf {
         bytes.get(start..end).map(<[u8]>::to_vec)
     }
 
-    fn sums(&self, module: &ModuleId, id: &ContentId, size: u64, block: u32) -> Option<Vec<u8>> {
-        Some(blocks::sums(&self.holding(module)?.whole(id, size)?, block))
+    fn sums(&self, module: &ModuleId, part: &Part) -> Option<Vec<u8>> {
+        deltas::sums(&*self.holding(module)?, part)
     }
 
-    fn slices(&self, module: &ModuleId, id: &ContentId, size: u64, slices: &[(u64, u32)]) -> Option<Vec<u8>> {
-        let whole = self.holding(module)?.whole(id, size)?;
-        let mut bytes = Vec::new();
-        for (start, length) in slices {
-            let start = usize::try_from(*start).ok()?;
-            bytes.extend_from_slice(whole.get(start..start.checked_add(usize::try_from(*length).ok()?)?)?);
-        }
-        Some(bytes)
+    fn slices(&self, module: &ModuleId, parts: &[Lacking]) -> Made {
+        self.holding(module).map_or_else(|| deltas::none(parts.len()), |holding| deltas::slices(&holding, parts))
     }
 
     fn have(&self, module: &ModuleId, root: &Cid) -> Have {

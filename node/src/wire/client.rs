@@ -15,10 +15,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_bytes::ByteBuf;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::delta::{GetPatches, GetSlices, GetSums, Lacking, Made, Pair, Part};
 use super::frame::{Frame, FrameReader, FrameWriter, MAX_FRAME, within};
 use super::msg::{
-    GetBatch, GetHave, GetHead, GetOutboard, GetPages, GetPatch, GetRange, GetSlices, GetSums, HeadReply, Hello, Known,
-    Message, Parts, Told, VERSION,
+    GetBatch, GetHave, GetHead, GetOutboard, GetPages, GetRange, HeadReply, Hello, Known, Message, Parts, Told, VERSION,
 };
 use super::{ContentId, Deadlines, Error, Have, ModuleId, rules};
 use crate::store::outboard::{self, Outboard, WIDE_GROUP};
@@ -169,30 +169,25 @@ impl PeerClient {
         self.one(request).await
     }
 
-    /// What makes the file `new` from the file `old`, each an id and its size in bytes. Not yet applied nor verified.
-    pub async fn patch(
-        &self,
-        module: ModuleId,
-        (old, old_size): (ContentId, u64),
-        (id, size): (ContentId, u64),
-    ) -> Result<Option<Vec<u8>>, Error> {
-        self.one(Message::GetPatch(GetPatch { module, old, old_size, id, size })).await
+    /// What makes new files from old ones. Not yet applied nor verified.
+    pub async fn patches(&self, module: ModuleId, pairs: Vec<Pair>) -> Result<Made, Error> {
+        match self.ask(Message::GetPatches(GetPatches { module, pairs })).await? {
+            Message::Patches(made) => Ok(made),
+            _ => Err(Error::Closed),
+        }
     }
 
-    /// The sums of all blocks of a file.
-    pub async fn sums(&self, module: ModuleId, id: ContentId, size: u64, block: u32) -> Result<Option<Vec<u8>>, Error> {
-        self.one(Message::GetSums(GetSums { module, id, size, block })).await
+    /// The sums of all blocks of parts of files, in order; fewer where an answer does not hold all.
+    pub async fn sums(&self, module: ModuleId, asked: Vec<Part>) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        Ok(parts(self.ask(Message::GetSums(GetSums { module, parts: asked })).await?)?.into_vec())
     }
 
-    /// Parts of a file, one after the other; at most 1 MiB. Not verified.
-    pub async fn slices(
-        &self,
-        module: ModuleId,
-        id: ContentId,
-        size: u64,
-        slices: Vec<(u64, u32)>,
-    ) -> Result<Option<Vec<u8>>, Error> {
-        self.one(Message::GetSlices(GetSlices { module, id, size, slices })).await
+    /// What is lacking of files. Not yet applied nor verified.
+    pub async fn slices(&self, module: ModuleId, parts: Vec<Lacking>) -> Result<Made, Error> {
+        match self.ask(Message::GetSlices(GetSlices { module, parts })).await? {
+            Message::Slices(made) => Ok(made),
+            _ => Err(Error::Closed),
+        }
     }
 
     /// The inner hashes of a file over 256 KiB, verified.
@@ -287,9 +282,7 @@ fn parts(answer: Message) -> Result<Parts, Error> {
         Message::Pages(parts)
         | Message::Range(parts)
         | Message::Batch(parts)
-        | Message::Patch(parts)
         | Message::Sums(parts)
-        | Message::Slices(parts)
         | Message::Outboard(parts) => Ok(parts),
         _ => Err(Error::Closed),
     }

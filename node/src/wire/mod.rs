@@ -3,6 +3,7 @@
 //! A client pipelines requests, a server answers them in order, and both check everything the other says.
 
 pub mod client;
+pub mod delta;
 pub mod frame;
 pub mod have;
 mod id;
@@ -26,6 +27,7 @@ pub use self::client::PeerClient;
 pub use self::have::Have;
 pub use self::server::{Limits, serve_stream};
 
+use self::delta::{Lacking, Made, Pair, Part};
 use self::msg::{Code, Held};
 
 /// The stream protocol.
@@ -48,14 +50,14 @@ pub trait Provider: Send + Sync + 'static {
     fn small(&self, module: &ModuleId, id: &ContentId, size: u64) -> Option<Vec<u8>>;
     /// The proven encoding of `range` (bytes) of a file of `size` bytes.
     fn range(&self, module: &ModuleId, id: &ContentId, size: u64, range: Range<u64>) -> Option<Vec<u8>>;
-    /// What makes the file `new` from the file `old`, each an id and its size; at most [`rules::MAX_BATCH`] bytes.
-    fn patch(&self, module: &ModuleId, old: (&ContentId, u64), new: (&ContentId, u64)) -> Option<Vec<u8>>;
+    /// What makes new files from old ones (see [`crate::delta`]): as many slots, from the first on, as one answer holds.
+    fn patches(&self, module: &ModuleId, pairs: &[Pair]) -> Made;
     /// The pairs of a file's outboard from number `start` on (FORMAT.md), at most 1 MiB.
     fn outboard(&self, module: &ModuleId, id: &ContentId, size: u64, start: u64) -> Option<Vec<u8>>;
-    /// The sums of all blocks of a file of `size` bytes (see [`crate::delta::blocks`]).
-    fn sums(&self, module: &ModuleId, id: &ContentId, size: u64, block: u32) -> Option<Vec<u8>>;
-    /// Parts of a file of `size` bytes, first byte and length each, one after the other.
-    fn slices(&self, module: &ModuleId, id: &ContentId, size: u64, slices: &[(u64, u32)]) -> Option<Vec<u8>>;
+    /// The sums of all blocks of a part of a file.
+    fn sums(&self, module: &ModuleId, part: &Part) -> Option<Vec<u8>>;
+    /// What is lacking of files, made with the rest of them: as many slots, from the first on, as one answer holds.
+    fn slices(&self, module: &ModuleId, parts: &[Lacking]) -> Made;
     /// Which entries of the tree under `root` are held.
     fn have(&self, module: &ModuleId, root: &Cid) -> Have;
     /// Records a peer told us of, as received: not yet verified.

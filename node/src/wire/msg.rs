@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::delta::{GetPatches, GetSlices, GetSums, Made};
 use super::frame::MAX_FRAME;
 use super::have::Written;
 use crate::delta::pack;
@@ -204,57 +205,6 @@ pub struct GetHave {
     pub root: Cid,
 }
 
-/// Asks for what makes one file from another, of one who has both.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GetPatch {
-    /// Whose files.
-    #[serde(with = "super::id")]
-    pub module: ModuleId,
-    /// The old file.
-    #[serde(with = "super::id")]
-    pub old: ContentId,
-    /// Its size in bytes.
-    pub old_size: u64,
-    /// The new file.
-    #[serde(with = "super::id")]
-    pub id: ContentId,
-    /// Its size in bytes.
-    pub size: u64,
-}
-
-/// Asks for the sums of all blocks of a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GetSums {
-    /// Whose file.
-    #[serde(with = "super::id")]
-    pub module: ModuleId,
-    /// Which file.
-    #[serde(with = "super::id")]
-    pub id: ContentId,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Bytes of a block: a power of two.
-    pub block: u32,
-}
-
-/// Asks for parts of a file without a proof: the whole that they complete is verified.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GetSlices {
-    /// Whose file.
-    #[serde(with = "super::id")]
-    pub module: ModuleId,
-    /// Which file.
-    #[serde(with = "super::id")]
-    pub id: ContentId,
-    /// Its size in bytes.
-    pub size: u64,
-    /// First byte and length of each part, ascending and apart.
-    pub slices: Vec<(u64, u32)>,
-}
-
 /// Asks for the inner hashes of a file over 256 KiB, by which bytes from anywhere can be verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -352,12 +302,12 @@ pub enum Message {
     Batch(Parts),
     GetHave(GetHave),
     Have(Have),
-    GetPatch(GetPatch),
-    Patch(Parts),
+    GetPatches(GetPatches),
+    Patches(Made),
     GetSums(GetSums),
     Sums(Parts),
     GetSlices(GetSlices),
-    Slices(Parts),
+    Slices(Made),
     GetOutboard(GetOutboard),
     Outboard(Parts),
 }
@@ -380,8 +330,8 @@ impl Message {
             Self::Batch(_) => 23,
             Self::GetHave(_) => 24,
             Self::Have(_) => 25,
-            Self::GetPatch(_) => 32,
-            Self::Patch(_) => 33,
+            Self::GetPatches(_) => 32,
+            Self::Patches(_) => 33,
             Self::GetSums(_) => 34,
             Self::Sums(_) => 35,
             Self::GetSlices(_) => 36,
@@ -402,14 +352,13 @@ impl Message {
             Self::GetPages(body) => encode(body),
             Self::GetRange(body) => encode(body),
             Self::GetBatch(body) => encode(body),
-            Self::GetPatch(body) => encode(body),
+            Self::GetPatches(body) => encode(body),
             Self::GetSums(body) => encode(body),
             Self::GetSlices(body) => encode(body),
             Self::GetOutboard(body) => encode(body),
             Self::Pages(parts) | Self::Range(parts) | Self::Batch(parts) => encode(&parts.sizes),
-            Self::Patch(parts) | Self::Sums(parts) | Self::Slices(parts) | Self::Outboard(parts) => {
-                encode(&parts.sizes)
-            }
+            Self::Sums(parts) | Self::Outboard(parts) => encode(&parts.sizes),
+            Self::Patches(made) | Self::Slices(made) => encode(&made.slots),
             Self::GetHave(body) => encode(body),
             Self::Have(have) => encode(&Written::from(have)),
         }
@@ -417,7 +366,10 @@ impl Message {
 
     /// The bytes after the header.
     pub fn bulk(&self) -> &[u8] {
-        self.parts().map_or(&[], |parts| parts.packed.as_ref().unwrap_or(&parts.bulk))
+        match self {
+            Self::Patches(made) | Self::Slices(made) => &made.frame,
+            _ => self.parts().map_or(&[], |parts| parts.packed.as_ref().unwrap_or(&parts.bulk)),
+        }
     }
 
     /// True if the bulk is compressed.
@@ -428,7 +380,7 @@ impl Message {
     fn parts(&self) -> Option<&Parts> {
         match self {
             Self::Pages(parts) | Self::Range(parts) | Self::Batch(parts) => Some(parts),
-            Self::Patch(parts) | Self::Sums(parts) | Self::Slices(parts) | Self::Outboard(parts) => Some(parts),
+            Self::Sums(parts) | Self::Outboard(parts) => Some(parts),
             _ => None,
         }
     }
@@ -436,7 +388,9 @@ impl Message {
     /// Reads a message of type `kind`: one that is known, in canonical form, with no byte too many.
     pub fn decode(kind: u8, packed: bool, header: &[u8], bulk: Vec<u8>) -> Result<Self, Error> {
         let carries = matches!(kind, 19 | 21 | 23 | 33 | 35 | 37 | 39);
-        if !carries && (packed || !bulk.is_empty()) {
+        // A patch is compressed by itself.
+        let packs = carries && !matches!(kind, 33 | 37);
+        if !carries && !bulk.is_empty() || packed && !packs {
             return Err(Error::Lie { what: "bulk bytes where there are none" });
         }
         Ok(match kind {
@@ -454,12 +408,12 @@ impl Message {
             23 => Self::Batch(Parts::read(decode(header)?, packed, bulk)?),
             24 => Self::GetHave(decode(header)?),
             25 => Self::Have(decode::<Written>(header)?.read().ok_or(Error::Lie { what: "a have-map out of form" })?),
-            32 => Self::GetPatch(decode(header)?),
-            33 => Self::Patch(Parts::read(decode(header)?, packed, bulk)?),
+            32 => Self::GetPatches(decode(header)?),
+            33 => Self::Patches(Made { slots: decode(header)?, frame: bulk }),
             34 => Self::GetSums(decode(header)?),
             35 => Self::Sums(Parts::read(decode(header)?, packed, bulk)?),
             36 => Self::GetSlices(decode(header)?),
-            37 => Self::Slices(Parts::read(decode(header)?, packed, bulk)?),
+            37 => Self::Slices(Made { slots: decode(header)?, frame: bulk }),
             38 => Self::GetOutboard(decode(header)?),
             39 => Self::Outboard(Parts::read(decode(header)?, packed, bulk)?),
             _ => return Err(Error::Lie { what: "an unknown frame type" }),

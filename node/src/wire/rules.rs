@@ -1,9 +1,8 @@
 //! What may be asked, and what answers it. Pure: both sides judge each other by these rules.
 
-use crate::delta::{MAX_FILE, blocks};
 use crate::store::outboard::{self, WIDE_GROUP};
 
-use super::msg::{GetHead, GetOutboard, GetRange, GetSlices, GetSums, HeadReply, Message, Parts, Told};
+use super::msg::{GetHead, GetOutboard, GetRange, HeadReply, Message, Parts, Told};
 
 /// Pages in one request.
 pub const MAX_PAGES: usize = 256;
@@ -27,12 +26,8 @@ pub const MAX_NOMINATIONS: usize = 16;
 pub const MAX_HOLDS: usize = 8;
 /// Bytes of text in a hello or a refusal.
 pub const MAX_TEXT: usize = 256;
-/// Slices in one request.
-pub const MAX_SLICES: usize = 4096;
 /// Largest file whose inner hashes are told: they are 64 MiB then.
 pub const MAX_PROVABLE: u64 = 256 << 30;
-/// Bytes worked on that cost as much as one byte sent.
-const WORK: u64 = 8;
 /// What an answer without content is taken to cost, in bytes.
 const SMALL_ANSWER: u64 = 32 << 10;
 
@@ -51,9 +46,9 @@ pub fn request(message: &Message) -> Result<(), &'static str> {
             fits(get.files.iter().all(|(_, size)| *size <= MAX_BATCH), "a file too large for a batch")
         }
         Message::GetHave(_) => Ok(()),
-        Message::GetPatch(get) => fits(get.old_size.max(get.size) <= MAX_FILE, "a file too large for a patch"),
-        Message::GetSums(get) => sums(get),
-        Message::GetSlices(get) => slices(get),
+        Message::GetPatches(get) => get.check(),
+        Message::GetSums(get) => get.check(),
+        Message::GetSlices(get) => get.check(),
         Message::GetOutboard(get) => fits(
             get.size <= MAX_PROVABLE && get.start < outboard::parents(get.size, WIDE_GROUP),
             "no such pair of hashes",
@@ -93,35 +88,10 @@ fn range(get: &GetRange) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn sums(get: &GetSums) -> Result<(), &'static str> {
-    if get.size > MAX_FILE {
-        return Err("a file too large for sums");
-    }
-    let fits = get.block.is_power_of_two() && (blocks::MIN_BLOCK..=blocks::MAX_BLOCK).contains(&get.block);
-    if fits && blocks::sums_length(get.size, get.block) <= MAX_BATCH { Ok(()) } else { Err("blocks of a wrong length") }
-}
-
 /// Bytes of the answer: all pairs from the first one asked for, up to a full frame.
 fn pairs(get: &GetOutboard) -> u64 {
     let left = outboard::parents(get.size, WIDE_GROUP).saturating_sub(get.start);
     left.saturating_mul(outboard::PAIR as u64).min(MAX_BATCH)
-}
-
-fn slices(get: &GetSlices) -> Result<(), &'static str> {
-    if get.size > MAX_FILE || !(1..=MAX_SLICES).contains(&get.slices.len()) {
-        return Err("a file too large for slices, or no slices or too many");
-    }
-    let mut after = 0u64;
-    for (start, length) in &get.slices {
-        let end = start.checked_add(u64::from(*length)).filter(|end| *length > 0 && *end <= get.size);
-        after = end.filter(|_| *start >= after).ok_or("slices out of order or beyond the end")?;
-    }
-    if sliced(get) <= MAX_BATCH { Ok(()) } else { Err("slices too long") }
-}
-
-/// Bytes of all slices together.
-fn sliced(get: &GetSlices) -> u64 {
-    get.slices.iter().fold(0u64, |sum, (_, length)| sum.saturating_add(u64::from(*length)))
 }
 
 /// One slot that is absent or has exactly so many bytes.
@@ -140,10 +110,9 @@ pub fn cost(request: &Message) -> u64 {
         Message::GetBatch(get) => {
             get.files.iter().fold(0u64, |sum, (_, size)| sum.saturating_add(*size)).min(MAX_BATCH)
         }
-        // Whole files are read and worked on for these.
-        Message::GetPatch(get) => get.old_size.saturating_add(get.size).max(SMALL_ANSWER) / WORK,
-        Message::GetSums(get) => get.size.max(SMALL_ANSWER) / WORK,
-        Message::GetSlices(get) => sliced(get).saturating_add(get.size / WORK),
+        Message::GetPatches(get) => get.cost(),
+        Message::GetSums(get) => get.cost(),
+        Message::GetSlices(get) => get.cost(),
         Message::GetOutboard(get) => pairs(get),
         _ => SMALL_ANSWER,
     }
@@ -175,13 +144,12 @@ pub fn answer(request: &Message, answer: &Message) -> Result<(), &'static str> {
             if exact { Ok(()) } else { Err("a file of wrong length") }
         }
         (Message::GetHave(_), Message::Have(_)) => Ok(()),
-        (Message::GetPatch(_), Message::Patch(parts)) => {
-            slots(parts, 1)?;
-            let fits = parts.sizes().iter().flatten().all(|size| u64::from(*size) <= MAX_BATCH);
-            if fits { Ok(()) } else { Err("a patch over the size cap") }
+        (Message::GetPatches(get), Message::Patches(made)) => get.judge(made),
+        (Message::GetSums(get), Message::Sums(parts)) => {
+            slots(parts, get.parts.len())?;
+            get.judge(parts.sizes())
         }
-        (Message::GetSums(get), Message::Sums(parts)) => exactly(parts, blocks::sums_length(get.size, get.block)),
-        (Message::GetSlices(get), Message::Slices(parts)) => exactly(parts, sliced(get)),
+        (Message::GetSlices(get), Message::Slices(made)) => get.judge(made),
         (Message::GetOutboard(get), Message::Outboard(parts)) => exactly(parts, pairs(get)),
         _ => Err("an answer of another kind"),
     }

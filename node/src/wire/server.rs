@@ -236,16 +236,10 @@ fn answer(request: Message, provider: &dyn Provider, peer: PeerId) -> Message {
             Message::Batch(fitting(files).pack())
         }
         Message::GetHave(get) => Message::Have(provider.have(&module, &get.root).bounded()),
-        Message::GetPatch(get) => {
-            // A patch is compressed by itself.
-            let (old, new) = ((&get.old, get.old_size), (&get.id, get.size));
-            Message::Patch(Parts::one(provider.patch(&module, old, new)))
-        }
+        Message::GetPatches(get) => Message::Patches(provider.patches(&module, &get.pairs)),
         // Sums are noise.
-        Message::GetSums(get) => Message::Sums(Parts::one(provider.sums(&module, &get.id, get.size, get.block))),
-        Message::GetSlices(get) => {
-            Message::Slices(Parts::one(provider.slices(&module, &get.id, get.size, &get.slices)).pack())
-        }
+        Message::GetSums(get) => Message::Sums(fitting(get.parts.iter().map(|part| provider.sums(&module, part)))),
+        Message::GetSlices(get) => Message::Slices(provider.slices(&module, &get.parts)),
         // Hashes are noise.
         Message::GetOutboard(get) => {
             Message::Outboard(Parts::one(provider.outboard(&module, &get.id, get.size, get.start)))
@@ -261,7 +255,7 @@ fn module_of(request: &Message) -> Option<ModuleId> {
         Message::GetRange(get) => Some(get.module),
         Message::GetBatch(get) => Some(get.module),
         Message::GetHave(get) => Some(get.module),
-        Message::GetPatch(get) => Some(get.module),
+        Message::GetPatches(get) => Some(get.module),
         Message::GetSums(get) => Some(get.module),
         Message::GetSlices(get) => Some(get.module),
         Message::GetOutboard(get) => Some(get.module),

@@ -86,6 +86,13 @@ impl Partial {
         missing.boundaries().as_chunks::<2>().0.iter().map(|[start, end]| *start..*end).collect()
     }
 
+    /// Bytes that are here: only what is not missing is worth anything.
+    pub fn read(&self, range: &Range<u64>) -> Result<Vec<u8>, StageError> {
+        let mut bytes = vec![0; usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX)];
+        self.data.read_exact_at(&mut bytes, range.start).map_err(|e| self.failed("read", e))?;
+        Ok(bytes)
+    }
+
     /// Encodes a range that is here, for others; see [`crate::store::proof::encode_range`].
     pub fn encode_range(&self, range: Range<u64>) -> Result<Vec<u8>, ProofError> {
         check_range(self.size, &range)?;

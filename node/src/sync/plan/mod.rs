@@ -217,16 +217,16 @@ impl Plan {
         self.steps.iter().any(|step| step.change != Change::Keep)
     }
 
-    /// The contents to fetch for paths where an old version stands, each once.
-    pub fn bases(&self) -> Vec<(Want, TreePath)> {
+    /// The contents to fetch for paths where an old version stands, each once, with path and size of the old one.
+    pub fn bases(&self) -> Vec<(Want, TreePath, u64)> {
         let mut seen = HashSet::new();
         let mut bases = Vec::new();
         for step in &self.steps {
             if let Change::File { id, size, origin: Origin::Fetch, number } = &step.change
-                && matches!(step.replaces.as_ref().map(|old| &old.kind), Some(LocalKind::File { .. }))
+                && let Some(LocalKind::File { size: old_size, .. }) = step.replaces.as_ref().map(|old| &old.kind)
                 && seen.insert(*id)
             {
-                bases.push((Want { id: *id, size: *size, number: *number }, step.path.clone()));
+                bases.push((Want { id: *id, size: *size, number: *number }, step.path.clone(), *old_size));
             }
         }
         bases

@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
+use super::super::delta::{GetPatches, GetSlices, GetSums, Lacking, Made, Pair, Part, Short};
 use super::super::frame::{Frame, FrameReader, MAX_FRAME};
 use super::super::msg::*;
 use super::*;
+use crate::delta::blocks::Form;
 
 const WIRE: &str = include_str!("../../../../docs/WIRE.md");
 
@@ -28,6 +30,11 @@ fn frames() -> Vec<(&'static str, Frame)> {
     let head =
         HeadReply { bundle: Some(b"bundle".to_vec().into()), held: None, holds, nominations: nominations.clone() };
     let get_range = GetRange { module: module(), id: content(1), size: 100_000, start: 65_536, length: 34_464 };
+    let (old, id) = (Short::from(&content(1)), Short::from(&content(2)));
+    let pair = Pair { old, old_size: 3 << 20, id, size: 2 << 20, window: 1 };
+    let made = Made { slots: vec![None, Some(vec![(0, 65_536), (1 << 20, 70_000)])], frame: b"frame".to_vec() };
+    let part = Part { id, size: 5000, start: 1024, length: 1000, form: Form { block: 512, width: 4 } };
+    let lacking = Lacking { id, size: 5000, window: 0, gaps: vec![(0, 10), (20, 5)] };
     vec![
         ("Hello", about(Message::Hello(hello.clone()))),
         ("HelloAck", about(Message::HelloAck(hello))),
@@ -42,29 +49,12 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("GetBatch", ask(Message::GetBatch(GetBatch { module: module(), files: vec![(content(1), 2)] }))),
         ("Batch", ask(Message::Batch(parts))),
         ("BatchPacked", ask(Message::Batch(packed))),
-        (
-            "GetPatch",
-            ask(Message::GetPatch(GetPatch {
-                module: module(),
-                old: content(1),
-                old_size: 10,
-                id: content(2),
-                size: 12,
-            })),
-        ),
-        ("Patch", ask(Message::Patch(Parts::one(Some(b"patch".to_vec()))))),
-        ("GetSums", ask(Message::GetSums(GetSums { module: module(), id: content(1), size: 1000, block: 512 }))),
-        ("Sums", ask(Message::Sums(Parts::one(Some(vec![7; 24]))))),
-        (
-            "GetSlices",
-            ask(Message::GetSlices(GetSlices {
-                module: module(),
-                id: content(1),
-                size: 1000,
-                slices: vec![(0, 10), (20, 5)],
-            })),
-        ),
-        ("Slices", ask(Message::Slices(Parts::one(Some(b"slices".to_vec()))))),
+        ("GetPatches", ask(Message::GetPatches(GetPatches { module: module(), pairs: vec![pair] }))),
+        ("Patches", ask(Message::Patches(made))),
+        ("GetSums", ask(Message::GetSums(GetSums { module: module(), parts: vec![part] }))),
+        ("Sums", ask(Message::Sums(Parts::one(Some(vec![7; 8]))))),
+        ("GetSlices", ask(Message::GetSlices(GetSlices { module: module(), parts: vec![lacking] }))),
+        ("Slices", ask(Message::Slices(Made { slots: vec![Some(Vec::new())], frame: b"frame".to_vec() }))),
         (
             "GetOutboard",
             ask(Message::GetOutboard(GetOutboard { module: module(), id: content(1), size: 1 << 20, start: 1 })),

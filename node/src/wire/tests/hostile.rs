@@ -4,9 +4,7 @@ use cid::Cid;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::frame::{Frame, FrameReader, MAX_FRAME};
-use super::super::msg::{
-    Code, GetBatch, GetHead, GetOutboard, GetPages, GetPatch, GetRange, GetSlices, GetSums, Message, Refusal, Told,
-};
+use super::super::msg::{Code, GetBatch, GetHead, GetOutboard, GetPages, GetRange, Message, Refusal, Told};
 use super::*;
 
 type Outcome = (Result<(), Error>, Vec<Message>);
@@ -45,18 +43,6 @@ fn range(start: u64, length: u64) -> Vec<u8> {
     request(Message::GetRange(GetRange { module: module(), id: content(1), size: 1 << 30, start, length }))
 }
 
-fn patch(old_size: u64, size: u64) -> Vec<u8> {
-    request(Message::GetPatch(GetPatch { module: module(), old: content(1), old_size, id: content(2), size }))
-}
-
-fn sums(size: u64, block: u32) -> Vec<u8> {
-    request(Message::GetSums(GetSums { module: module(), id: content(1), size, block }))
-}
-
-fn slices(slices: Vec<(u64, u32)>) -> Vec<u8> {
-    request(Message::GetSlices(GetSlices { module: module(), id: content(1), size: 3 << 20, slices }))
-}
-
 fn outboard(size: u64, start: u64) -> Vec<u8> {
     request(Message::GetOutboard(GetOutboard { module: module(), id: content(1), size, start }))
 }
@@ -92,19 +78,6 @@ async fn a_request_that_breaks_a_rule_is_refused_and_ends_the_stream() {
         (tell(1025, 1), "a nomination over the size cap"),
         (tell(10, 17), "too many nominations"),
         (request(Message::Hello(Hello::ours())), "not a request"),
-        (patch(10, (64 << 20) + 1), "a file too large for a patch"),
-        (patch(u64::MAX, 10), "a file too large for a patch"),
-        (sums(1000, 0), "blocks of a wrong length"),
-        (sums(1000, 513), "blocks of a wrong length"),
-        (sums(64 << 20, 512), "blocks of a wrong length"),
-        (sums(u64::MAX, 1024), "a file too large for sums"),
-        (slices(Vec::new()), "a file too large for slices, or no slices or too many"),
-        (slices(vec![(0, 1); 4097]), "a file too large for slices, or no slices or too many"),
-        (slices(vec![(0, 0)]), "slices out of order or beyond the end"),
-        (slices(vec![(0, 10), (5, 10)]), "slices out of order or beyond the end"),
-        (slices(vec![(u64::MAX, 10)]), "slices out of order or beyond the end"),
-        (slices(vec![(3 << 20, 10)]), "slices out of order or beyond the end"),
-        (slices(vec![(0, 2 << 20)]), "slices too long"),
         (outboard(1000, 0), "no such pair of hashes"),
         (outboard(1 << 20, 3), "no such pair of hashes"),
         (outboard(u64::MAX, 0), "no such pair of hashes"),

@@ -1,5 +1,6 @@
 //! Both sides against honest, lying and hostile ones, in memory.
 
+mod deltas;
 mod golden;
 mod hostile;
 mod liars;
@@ -19,6 +20,7 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use tracker_less::record::{Charter, Fresh, Head, SecretKey};
 
+use super::delta::{Lacking, Made, Pair, Part, Short};
 use super::msg::{Held, Hello};
 use super::*;
 
@@ -79,6 +81,12 @@ struct Shelf {
     heard: std::sync::Mutex<Vec<Vec<u8>>>,
 }
 
+impl Shelf {
+    fn find(&self, short: &Short) -> Option<&Vec<u8>> {
+        self.small.iter().find(|(id, _)| Short::from(*id) == *short).map(|(_, bytes)| bytes)
+    }
+}
+
 impl Provider for Shelf {
     fn bundle(&self, id: &ModuleId) -> Option<CheckedBundle> {
         (*id == module()).then(bundle)
@@ -112,8 +120,10 @@ impl Provider for Shelf {
         whole.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?).map(<[u8]>::to_vec)
     }
 
-    fn patch(&self, _: &ModuleId, old: (&ContentId, u64), new: (&ContentId, u64)) -> Option<Vec<u8>> {
-        crate::delta::patch::make(self.small.get(old.0)?, self.small.get(new.0)?)
+    fn patches(&self, _: &ModuleId, pairs: &[Pair]) -> Made {
+        let slots =
+            pairs.iter().map(|pair| self.find(&pair.old).and(self.find(&pair.id)).map(|_| Vec::new())).collect();
+        Made { slots, frame: b"frame".to_vec() }
     }
 
     fn outboard(&self, _: &ModuleId, id: &ContentId, _: u64, start: u64) -> Option<Vec<u8>> {
@@ -121,17 +131,13 @@ impl Provider for Shelf {
         hashed.filter(|bytes| !bytes.is_empty())
     }
 
-    fn sums(&self, _: &ModuleId, id: &ContentId, _: u64, block: u32) -> Option<Vec<u8>> {
-        Some(crate::delta::blocks::sums(self.small.get(id)?, block))
+    fn sums(&self, _: &ModuleId, part: &Part) -> Option<Vec<u8>> {
+        Some(part.form.sums(self.find(&part.id)?))
     }
 
-    fn slices(&self, _: &ModuleId, id: &ContentId, _: u64, slices: &[(u64, u32)]) -> Option<Vec<u8>> {
-        let whole = self.small.get(id)?;
-        let part = |(start, length): &(u64, u32)| {
-            let start = usize::try_from(*start).unwrap();
-            whole.get(start..start + usize::try_from(*length).unwrap())
-        };
-        Some(slices.iter().map(part).collect::<Option<Vec<_>>>()?.concat())
+    fn slices(&self, _: &ModuleId, parts: &[Lacking]) -> Made {
+        let slots = parts.iter().map(|part| self.find(&part.id).map(|_| Vec::new())).collect();
+        Made { slots, frame: b"frame".to_vec() }
     }
 
     fn have(&self, _: &ModuleId, _: &Cid) -> Have {

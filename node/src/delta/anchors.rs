@@ -1,0 +1,139 @@
+//! Where the parts of a large old file stand in a new one: at places that the content itself chooses, one in some thousands,
+//! the hash of the next bytes is noted for the old file and looked up for the new one. Only the maker of a patch needs it.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::rolling::Rolling;
+use super::{MAX_HELP, MAX_RANGES, WINDOW};
+
+/// Bytes under one hash.
+const LENGTH: usize = 64;
+/// One place in 2^this is an anchor.
+const RARE: u32 = 11;
+/// Old bytes around an anchor that are taken to help.
+const AROUND: u64 = 6 << 10;
+/// Old ranges nearer to each other are one.
+const NEAR: u64 = 16 << 10;
+
+/// The anchors of an old file.
+#[derive(Debug, Default)]
+pub struct Anchors {
+    places: HashMap<u64, u64>,
+}
+
+/// Hash and place of every anchor.
+fn anchors(bytes: &[u8]) -> impl Iterator<Item = (u64, u64)> + '_ {
+    let mut rolling = bytes.get(..LENGTH).map(Rolling::new);
+    let rolled = bytes.iter().zip(bytes.iter().skip(LENGTH).map(Some).chain([None]));
+    (0u64..).zip(rolled).filter_map(move |(at, (out, next))| {
+        let hash = rolling?.hash();
+        if let (Some(rolling), Some(next)) = (&mut rolling, next) {
+            rolling.roll(*out, *next);
+        }
+        (hash >> (64 - RARE) == 0).then_some((hash, at))
+    })
+}
+
+impl Anchors {
+    /// Notes those of a part of the old file, which begins at `base`. Parts overlap by nothing: what stands across is passed over.
+    pub fn add(&mut self, base: u64, part: &[u8]) {
+        for (hash, at) in anchors(part) {
+            self.places.entry(hash).or_insert(base.saturating_add(at));
+        }
+    }
+
+    /// Another part's.
+    pub fn join(&mut self, other: Self) {
+        for (hash, at) in other.places {
+            let place = self.places.entry(hash).or_insert(at);
+            *place = at.min(*place);
+        }
+    }
+
+    /// The ranges of an old file of `size` bytes that help most with new bytes, which begin at `start` of theirs: at most
+    /// [`MAX_RANGES`] and [`MAX_HELP`] bytes, ascending and apart. Where nothing is the same, what stands about there.
+    pub fn ranges(&self, size: u64, new: &[u8], start: u64) -> Vec<Range<u64>> {
+        let mut places: Vec<u64> = anchors(new).filter_map(|(hash, _)| self.places.get(&hash).copied()).collect();
+        places.sort_unstable();
+        places.dedup();
+        let mut ranges: Vec<(Range<u64>, u64)> = Vec::new();
+        for at in places {
+            let around = at.saturating_sub(AROUND)..at.saturating_add(AROUND).min(size);
+            match ranges.last_mut() {
+                Some((last, count)) if around.start <= last.end.saturating_add(NEAR) => {
+                    (last.end, *count) = (around.end.max(last.end), *count + 1);
+                }
+                _ => ranges.push((around, 1)),
+            }
+        }
+        if ranges.is_empty() {
+            ranges.push((about(size, start), 1));
+        }
+        most(ranges)
+    }
+}
+
+/// What stands at the same place of the old file, and before and behind it.
+pub fn about(size: u64, start: u64) -> Range<u64> {
+    let end = start.saturating_add(WINDOW + WINDOW / 2).min(size);
+    end.saturating_sub(MAX_HELP)..end
+}
+
+/// Those with most anchors, as many as may help, in their order.
+fn most(mut ranges: Vec<(Range<u64>, u64)>) -> Vec<Range<u64>> {
+    ranges.sort_by_key(|(range, count)| (std::cmp::Reverse(*count), range.start));
+    let mut room = MAX_HELP;
+    let mut best: Vec<Range<u64>> = Vec::new();
+    for (range, _) in ranges.into_iter().take(MAX_RANGES) {
+        let length = (range.end - range.start).min(room);
+        room -= length;
+        if length > 0 {
+            best.push(range.start..range.start + length);
+        }
+    }
+    best.sort_unstable_by_key(|range| range.start);
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(seed: u8, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn what_moved_is_found_where_it_stands_now() {
+        let old = noise(1, 6 << 20);
+        let size = old.len() as u64;
+        let mut found = Anchors::default();
+        for (part, base) in old.chunks(1 << 20).zip((0u64..).step_by(1 << 20)) {
+            let mut other = Anchors::default();
+            other.add(base, part);
+            found.join(other);
+        }
+        // From two places, with something new between.
+        let new = [&old[5_000_000..5_400_000], &noise(2, 10_000)[..], &old[1_000_000..1_500_000]].concat();
+        let ranges = found.ranges(size, &new, 3 << 20);
+        assert_eq!(ranges.len(), 2, "{ranges:?}");
+        let near = |at: u64, wanted: u64| at.abs_diff(wanted) < 32 << 10;
+        assert!(near(ranges[0].start, 1_000_000) && near(ranges[0].end, 1_500_000), "{ranges:?}");
+        assert!(near(ranges[1].start, 5_000_000) && near(ranges[1].end, 5_400_000), "{ranges:?}");
+        let total: u64 = found.ranges(size, &old, 0).iter().map(|range| range.end - range.start).sum();
+        assert_eq!(total, MAX_HELP, "no more than may help");
+    }
+
+    #[test]
+    fn strangers_are_compared_where_they_stand() {
+        let mut found = Anchors::default();
+        found.add(0, &noise(1, 1 << 20));
+        let half = 1 << 19;
+        assert_eq!(found.ranges(5 << 20, &noise(2, 1 << 20), 3 << 20), vec![5 * half..9 * half; 1]);
+        assert_eq!(about(100, 7 << 20), 0..100);
+        assert_eq!(about(5 << 20, 0), 0..3 * (1 << 19));
+    }
+}

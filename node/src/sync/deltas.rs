@@ -1,0 +1,92 @@
+//! What is made for others from the files that stand here: patches from both versions, sums and slices of the new one. Only
+//! contents of the tree or superseded ones, and all bytes verified before they are used.
+
+use super::holding::Holding;
+use crate::delta::{self, WINDOW, blocks, patch};
+use crate::wire::delta::{Lacking, Made, Pair, Part};
+use crate::wire::rules::{MAX_BATCH, MAX_PROOF};
+
+/// One window as it goes into a frame.
+struct Side {
+    /// Ranges of a large old file, to be told.
+    ranges: Vec<(u64, u64)>,
+    /// What the asker has.
+    prefix: Vec<u8>,
+    /// What it wants.
+    wanted: Vec<u8>,
+}
+
+/// The answer that has nothing.
+pub fn none(asked: usize) -> Made {
+    Made { slots: vec![None; asked], frame: Vec::new() }
+}
+
+/// What makes new files from old ones.
+pub fn patches(holding: &Holding, pairs: &[Pair]) -> Made {
+    made(pairs.iter().map(|pair| both(holding, pair)).collect())
+}
+
+fn both(holding: &Holding, pair: &Pair) -> Option<Side> {
+    let old = holding.find(&pair.old, pair.old_size)?;
+    let window = delta::window(pair.size, pair.window)?;
+    let wanted = holding.bytes(&holding.find(&pair.id, pair.size)?, pair.size, &window)?;
+    let helping = holding.helping(&old, pair.old_size, &wanted, window.start)?;
+    let prefix = if helping.is_empty() {
+        holding.bytes(&old, pair.old_size, &(0..pair.old_size))?
+    } else {
+        let parts = helping.iter().map(|range| holding.bytes(&old, pair.old_size, range));
+        parts.collect::<Option<Vec<_>>>()?.concat()
+    };
+    let ranges = helping.into_iter().map(|range| (range.start, range.end - range.start)).collect();
+    Some(Side { ranges, prefix, wanted })
+}
+
+/// The sums of a part of a file.
+pub fn sums(holding: &Holding, part: &Part) -> Option<Vec<u8>> {
+    let id = holding.find(&part.id, part.size)?;
+    let (mut sums, mut start) = (Vec::new(), part.start);
+    let end = part.start.checked_add(part.length)?;
+    while start < end {
+        // Every block length divides a window.
+        let next = end.min(start + WINDOW);
+        sums.extend(part.form.sums(&holding.bytes(&id, part.size, &(start..next))?));
+        start = next;
+    }
+    Some(sums)
+}
+
+/// What is lacking of files, by those who have the rest of them.
+pub fn slices(holding: &Holding, parts: &[Lacking]) -> Made {
+    made(parts.iter().map(|part| rest(holding, part)).collect())
+}
+
+fn rest(holding: &Holding, part: &Lacking) -> Option<Side> {
+    let window = delta::window(part.size, part.window)?;
+    let missing = part.ranges()?;
+    let bytes = holding.bytes(&holding.find(&part.id, part.size)?, part.size, &window)?;
+    let known = blocks::between(&missing, window.end - window.start);
+    Some(Side { ranges: Vec::new(), prefix: delta::cut(&bytes, &known)?, wanted: delta::cut(&bytes, &missing)? })
+}
+
+/// One frame of as many as fit, from the first on.
+fn made(sides: Vec<Option<Side>>) -> Made {
+    let bound = usize::try_from(MAX_BATCH + MAX_PROOF).unwrap_or(usize::MAX);
+    let mut count = sides.len();
+    loop {
+        let some = sides.get(..count).unwrap_or_default();
+        let there: Vec<&Side> = some.iter().flatten().collect();
+        let prefix: Vec<u8> = there.iter().flat_map(|side| &side.prefix).copied().collect();
+        let wanted: Vec<u8> = there.iter().flat_map(|side| &side.wanted).copied().collect();
+        if there.is_empty() {
+            return none(count);
+        }
+        match patch::make(&prefix, &wanted) {
+            Some(frame) if frame.len() <= bound => {
+                let slots = some.iter().map(|side| side.as_ref().map(|side| side.ranges.clone())).collect();
+                return Made { slots, frame };
+            }
+            _ if count > 1 => count = count.div_ceil(2),
+            _ => return none(count),
+        }
+    }
+}
