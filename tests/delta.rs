@@ -92,6 +92,56 @@ fn a_mirror_that_keeps_the_old_version_sends_a_patch() {
     assert!(bytes < 40 << 10, "{bytes} bytes for 40 files of 20 KB with two lines changed");
 }
 
+#[test]
+fn a_large_file_is_patched_where_it_changed() {
+    let (scene, node) = Scene::new(|tree| tree.file("large", noise(1, 5 << 20)).file("ballast", noise(9, 101 << 20)));
+    let (mirror, replica) = (scene.lab.machine("m"), scene.lab.path("replica"));
+    let link = node.link(&scene.reference);
+    mirror.ok(&[&"mirror", &link, &replica]);
+    let old = noise(1, 5 << 20);
+    // Edited in place, moved, appended.
+    let mut new = [b"in front".to_vec(), old[3 << 20..].to_vec(), old[..3 << 20].to_vec(), noise(2, 3000)].concat();
+    new[1_000_000..1_001_000].copy_from_slice(&noise(3, 1000));
+    scene.tree.file("large", new);
+    scene.origin.publish(scene.tree.root());
+    mirror.ok(&[&"mirror", &link, &replica]);
+    node.kill();
+    let node = mirror.serve(&[&"--no-dht"]);
+    let bytes = scene.update(&node, &["--force-delete"]);
+    assert_same(scene.tree.root(), &scene.dest);
+    assert!(bytes < 40 << 10, "{bytes} bytes for 5 MiB of which 4 KB are new");
+}
+
+#[test]
+fn a_few_changes_of_many_files_cost_few_pages() {
+    let (scene, node) = Scene::new(|tree| tree.many(1, 3000, 20));
+    for number in [5, 1000, 2500] {
+        scene.tree.file(format!("d{:03}/f{number:05}", number / 10), noise(number, 20));
+    }
+    scene.origin.publish(scene.tree.root());
+    let proxy = Proxy::start(node.port());
+    let peer = proxy.address(node.address());
+    // The client that has the pages of the first generation.
+    let client = scene.lab.machine("c");
+    client.ok(&[&"--no-dht", &"--peer", &peer, &"fetch", &"--delete", &scene.reference, &scene.dest]);
+    assert_same(scene.tree.root(), &scene.dest);
+    assert!(proxy.down() < 12 << 10, "{} bytes for three changes of 3000", proxy.down());
+}
+
+#[test]
+fn a_dry_run_tells_what_it_would_cost() {
+    let (scene, node) = Scene::new(|tree| tree.file("large", noise(1, 100_000)));
+    scene.tree.file("large", pushed(1, 100_000)).file("new", noise(2, 5000));
+    scene.origin.publish(scene.tree.root());
+    let link = node.link(&scene.reference);
+    let client = scene.lab.machine("c");
+    let told = client.ok(&[&"fetch", &"-n", &"--stats", &link, &scene.dest]).text();
+    assert!(told.contains("Files to bring as deltas: 1 (new versions: 100,022 bytes)"), "{told}");
+    assert!(told.contains("Files to bring whole: 1 (5,000 bytes)"), "{told}");
+    let told = client.ok(&[&"fetch", &"-n", &"--stats", &"--no-delta", &link, &scene.dest]).text();
+    assert!(told.contains("Files to bring as deltas: 0 "), "{told}");
+}
+
 /// Lines that no compressor makes much of.
 fn text(seed: usize, lines: usize) -> String {
     let line =

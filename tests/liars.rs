@@ -11,7 +11,7 @@ use murmir::manifest::ContentId;
 use murmir::service::{Service, Settings};
 use murmir::sync::shelf::Shelf;
 use murmir::verbs::{Output, Verb, pass::Pass, perform};
-use murmir::wire::delta::{Lacking, Made, Pair, Part};
+use murmir::wire::delta::{Lacking, Made, PagePatches, Pair, Part, Short};
 use murmir::wire::msg::Held;
 use murmir::wire::server::{Limits, serve_stream};
 use murmir::wire::{Deadlines, Have, PROTOCOL, Provider};
@@ -90,6 +90,14 @@ impl Provider for Liar {
 
     fn page(&self, module: &ModuleId, cid: &Cid) -> Option<Vec<u8>> {
         self.change_bytes(self.truth.page(module, cid))
+    }
+
+    fn page_patches(&self, module: &ModuleId, pages: &[(Short, Short)]) -> PagePatches {
+        let made = self.truth.page_patches(module, pages);
+        match self.change_bytes(Some(made.frame).filter(|frame| !frame.is_empty())) {
+            Some(frame) => PagePatches { frame, ..made },
+            None => PagePatches { sizes: vec![None; made.sizes.len()], frame: Vec::new() },
+        }
     }
 
     fn small(&self, module: &ModuleId, id: &ContentId, size: u64) -> Option<Vec<u8>> {

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::content::ContentId;
 use super::diff::diff;
 use super::entry::{DirLink, Entry, Node};
+use super::former::Former;
 use super::frontier::Frontier;
 use super::page::{MAX_PAGE, Page, PageError, RootNode};
 use super::path::{Name, TreePath};
@@ -380,4 +381,40 @@ proptest! {
         let names = |path: &TreePath| path.components().collect::<Vec<_>>();
         prop_assert_eq!(left.cmp(&right), names(&left).cmp(&names(&right)));
     }
+}
+
+#[test]
+fn each_new_page_finds_the_one_that_stood_in_its_place() {
+    let mut store = Store::default();
+    let many = |edited: bool| {
+        let content = |number: usize| if edited && number == 700 { b"edited".as_slice() } else { b"as it was" };
+        (0..2000).map(|number| file(&format!("f{number:05}"), content(number))).collect::<Vec<_>>()
+    };
+    let old_dir = store.directory(many(false));
+    let old = store.root(vec![dir("d", old_dir), file("x", b"x")]);
+    let mut new_store = Store::default();
+    let new_dir = new_store.directory(many(true));
+    let new = new_store.root(vec![dir("d", new_dir), file("x", b"x")]);
+    let mut former = Former::new(new, Some(old));
+    let mut open = vec![new];
+    let mut pairs = 0;
+    while let Some(cid) = open.pop() {
+        let before = former.of(&cid).copied().expect("it stood somewhere");
+        assert!(store.0.contains_key(&before) && before != cid);
+        former.note(&store, &cid, &new_store.0[&cid]);
+        assert_eq!(former.of(&cid), None, "once is enough");
+        open.extend(
+            new_store
+                .0
+                .keys()
+                .filter(|next| former.of(next).is_some() && !open.contains(next))
+                .copied()
+                .collect::<Vec<_>>(),
+        );
+        pairs += 1;
+    }
+    let changed = new_store.0.keys().filter(|cid| !store.0.contains_key(*cid)).count();
+    assert!(changed >= 4, "root node, top, directory, the changed part of each level");
+    assert_eq!(pairs, changed);
+    assert!(Former::new(new, Some(new)).of(&new).is_none() && Former::new(new, None).of(&new).is_none());
 }

@@ -29,6 +29,8 @@ const SET_ASIDE: u32 = 2;
 const VERSION: &[u8] = b"v";
 /// First byte of the key of a page; its CID follows.
 const PAGE: u8 = b'p';
+/// How the CID of a page begins: version 1, dag-cbor, BLAKE3, 32 bytes.
+const PAGE_CID: [u8; 4] = [1, 0x71, 0x1e, 32];
 /// First byte of the key of a small content; its id follows.
 const CONTENT: u8 = b'c';
 /// First byte of the key of a directory's row; BLAKE3 of the tree's key and the path follow.
@@ -119,6 +121,22 @@ impl Index {
     /// The bytes stored for `cid`; not checked against it, as decoding a page does that.
     pub fn page(&self, cid: &Cid) -> Result<Option<Vec<u8>>, IndexError> {
         self.get(&page_key(cid))
+    }
+
+    /// The bytes of a page whose hash begins like this; whoever gets them knows which it should be.
+    pub fn page_like(&self, start: &[u8; 8]) -> Result<Option<Vec<u8>>, IndexError> {
+        let first = [&[PAGE], PAGE_CID.as_slice(), start.as_slice()].concat();
+        match &self.0 {
+            Rows::Disk { database, .. } => guarded(|| {
+                let row = database.scan_prefix(&first).next().transpose()?;
+                Ok(row.map(|(_, row)| row.to_vec()))
+            }),
+            Rows::Memory(rows) => {
+                let rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+                let row = rows.range(first.clone()..).next().filter(|(key, _)| key.starts_with(&first));
+                Ok(row.map(|(_, row)| row.clone()))
+            }
+        }
     }
 
     /// Stores pages, all or none.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::fetch::{Download, Progress};
 use super::pass::{Report, Request, blocking};
 use super::patches::{self, Basis, Ground};
-use super::plan::Want;
+use super::plan::{self, Want};
 use super::shelf::Arriving;
 use super::source::{Finder, Source};
 use super::{Node, SourceRow, SyncError};
+use crate::manifest::path::TreePath;
 use crate::store::files::Dir;
 use crate::store::stage::Stage;
 
@@ -63,7 +64,8 @@ impl Bringing<'_> {
             return Ok(Vec::new());
         }
         let staged = |want: &Want| self.stage.complete(&want.id) || self.stage.has_partial(&want.id);
-        let bases = report.plan.bases().into_iter().filter(|(want, ..)| !staged(want));
+        let worth = |(want, _, old): &(Want, TreePath, u64)| plan::pays(want.size, *old) && !staged(want);
+        let bases = report.plan.bases().into_iter().filter(worth);
         let bases = bases.map(|(want, path, old_size)| Basis { want, path, old_size }).collect();
         let (module, root) = (self.request.module.id, *report.bundle.root());
         let whole = |source: &Source| source.offers.iter().any(|offer| *offer.bundle.root() == root && offer.whole);

@@ -2,8 +2,9 @@
 //! contents of the tree or superseded ones, and all bytes verified before they are used.
 
 use super::holding::Holding;
-use crate::delta::{self, WINDOW, blocks, patch};
-use crate::wire::delta::{Lacking, Made, Pair, Part};
+use crate::delta::{self, MAX_OLD, WINDOW, blocks, patch};
+use crate::store::index::Index;
+use crate::wire::delta::{Lacking, Made, PagePatches, Pair, Part, Short};
 use crate::wire::rules::{MAX_BATCH, MAX_PROOF};
 
 /// One window as it goes into a frame.
@@ -39,6 +40,29 @@ fn both(holding: &Holding, pair: &Pair) -> Option<Side> {
     };
     let ranges = helping.into_iter().map(|range| (range.start, range.end - range.start)).collect();
     Some(Side { ranges, prefix, wanted })
+}
+
+/// New pages of a tree made from former ones, as many as fit.
+pub fn pages(index: &Index, pages: &[(Short, Short)]) -> PagePatches {
+    let (mut prefix, mut wanted, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
+    let page = |short: &Short| index.page_like(short.bytes()).ok().flatten();
+    for (old, new) in pages {
+        let both = page(old).zip(page(new));
+        if let Some((old, new)) = &both {
+            let full = |bytes: usize, bound: u64| u64::try_from(bytes).map_or(true, |bytes| bytes > bound);
+            if full(prefix.len() + old.len(), MAX_OLD) || full(wanted.len() + new.len(), MAX_BATCH) {
+                break;
+            }
+            prefix.extend_from_slice(old);
+            wanted.extend_from_slice(new);
+        }
+        sizes.push(both.and_then(|(_, new)| u32::try_from(new.len()).ok()));
+    }
+    let frame = if wanted.is_empty() { Some(Vec::new()) } else { patch::make(&prefix, &wanted) };
+    match frame {
+        Some(frame) => PagePatches { sizes, frame },
+        None => PagePatches { sizes: vec![None; pages.len()], frame: Vec::new() },
+    }
 }
 
 /// The sums of a part of a file.

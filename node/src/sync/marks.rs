@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cid::Cid;
 use tracker_less::heads::Fork;
 use tracker_less::machine::Event;
 use tracker_less::record::{CheckedBundle, Generation};
@@ -99,6 +100,17 @@ impl Node {
             .fetched_bundle(dest)?
             .filter(|bundle| ModuleRef::of(bundle) == *module)
             .map(|bundle| bundle.generation()))
+    }
+
+    /// The root of the tree that stands in a destination, by the same marks.
+    ///
+    /// # Errors
+    /// The state directory fails.
+    pub fn placed_root(&self, module: &ModuleRef, dest: &Path) -> Result<Option<Cid>, SyncError> {
+        if self.is_registered_here(module, dest)? {
+            return Ok(self.marks(module)?.placed()?.and_then(|placed| placed.root.parse().ok()));
+        }
+        Ok(self.fetched_bundle(dest)?.filter(|bundle| ModuleRef::of(bundle) == *module).map(|bundle| *bundle.root()))
     }
 
     /// The head of the last fetch into a destination.

@@ -122,6 +122,8 @@ pub struct Report {
     pub page_seconds: f64,
     /// The destination is new.
     pub is_new: bool,
+    /// What bringing the bytes will cost, of a dry run.
+    pub estimate: Option<plan::Estimate>,
     /// Seconds.
     pub seconds: f64,
 }
@@ -166,7 +168,8 @@ async fn into(
         seeds.given().iter().filter(|seed| !is_there(seed)).map(|seed| Source::web(seed, None)).collect();
     sources.extend(more);
     let root = *bundle.root();
-    let count = pages::bring(node, &request.module, root, &request.select, &mut sources, &mut finder).await?;
+    let former = node.placed_root(&request.module, &target.path)?.filter(|_| request.delta);
+    let count = pages::bring(node, &request.module, (root, former), &request.select, &mut sources, &mut finder).await?;
     let page_seconds = start.elapsed().as_secs_f64();
     let tree = selected(node, request, &bundle)?;
     let found = look(node, request, target.clone(), &tree).await?;
@@ -183,8 +186,10 @@ async fn into(
         page_bytes: count.bytes,
         page_seconds,
         is_new: target.is_new,
+        estimate: None,
         seconds: 0.0,
     };
+    report.estimate = request.dry_run.then(|| report.plan.estimate(request.delta));
     check_guards(request, &mut report)?;
     let roots = bases.into_iter().map(|basis| basis.root).collect();
     let pass = Arc::new((target, tree, found, roots));

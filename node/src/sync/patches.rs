@@ -28,8 +28,6 @@ const AT_ONCE: usize = 4;
 const FIRST: usize = 64;
 /// Most files of one request.
 const MAX_FILES: usize = 2048;
-/// Smallest file that is patched.
-const LEAST: u64 = 200;
 /// So many results of one source's sums may be wrong by chance.
 const MAX_CHANCES: u32 = 3;
 
@@ -110,8 +108,7 @@ pub async fn run(
 
 /// Small files by the group, the first of them to every source until one turns out to have the old versions; then large ones.
 async fn bring(ground: &Ground, givers: &[Giver], bases: Vec<Basis>) -> Result<(), SyncError> {
-    let (small, large): (Vec<Basis>, Vec<Basis>) =
-        bases.into_iter().filter(|basis| basis.want.size >= LEAST).partition(|basis| basis.want.size <= WINDOW);
+    let (small, large): (Vec<Basis>, Vec<Basis>) = bases.into_iter().partition(|basis| basis.want.size <= WINDOW);
     let mut groups = groups(small).into_iter();
     if let Some(first) = groups.next() {
         let mut pieces = small::read(ground, first).await?;

@@ -19,7 +19,7 @@ use crate::store::index::Index;
 use crate::store::outboard::PAIR;
 use crate::store::proof;
 use crate::store::stage::Stage;
-use crate::wire::delta::{Lacking, Made, Pair, Part};
+use crate::wire::delta::{Lacking, Made, PagePatches, Pair, Part, Short};
 use crate::wire::msg::Held;
 use crate::wire::{Have, Provider, rules};
 
@@ -212,6 +212,10 @@ impl Provider for Shelf {
 
     fn page(&self, _module: &ModuleId, cid: &Cid) -> Option<Vec<u8>> {
         self.index.page(cid).ok().flatten()
+    }
+
+    fn page_patches(&self, _module: &ModuleId, pages: &[(Short, Short)]) -> PagePatches {
+        deltas::pages(&self.index, pages)
     }
 
     fn small(&self, module: &ModuleId, id: &ContentId, size: u64) -> Option<Vec<u8>> {

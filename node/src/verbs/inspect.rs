@@ -74,7 +74,7 @@ pub(super) async fn open(service: &Service, reference: &Reference, select: Selec
     let found = find_head(node, &reference.module, reference.at, &mut finder).await?;
     let Resolved { bundle, mut sources, .. } = found;
     let root = *bundle.root();
-    pages::bring(node, &reference.module, root, &select, &mut sources, &mut finder).await?;
+    pages::bring(node, &reference.module, (root, None), &select, &mut sources, &mut finder).await?;
     Ok(Opened { bundle, select, sources, finder })
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::format::{Numbers, Summary, local_time, permissions};
 use super::itemize::{letters, name, suffix};
 use crate::sync::pass::Report;
-use crate::sync::plan::{Change, LocalKind, Origin, Plan, Rules, Step};
+use crate::sync::plan::{Change, Estimate, LocalKind, Origin, Plan, Rules, Step};
 
 /// Widest column of a format.
 const MAX_WIDTH: usize = 200;
@@ -100,7 +100,8 @@ impl Show {
         let moved = plan.steps.iter().filter_map(transferred);
         let (files, bytes) = moved.fold((0u64, 0u64), |(files, bytes), size| (files + 1, bytes.saturating_add(size)));
         let fetched: u64 = plan.wants().iter().map(|want| want.size).sum();
-        vec![
+        let estimate = report.estimate.iter().flat_map(|estimate| estimated(estimate, numbers));
+        let lines = vec![
             format!("Number of files: {all}"),
             format!("Number of created files: {created}"),
             format!("Number of deleted files: {deleted}"),
@@ -115,8 +116,24 @@ impl Show {
             format!("File list transfer time: {:.3} seconds", report.page_seconds),
             format!("Total bytes sent: {}", numbers.show(sent)),
             format!("Total bytes received: {}", numbers.show(received)),
-        ]
+        ];
+        lines.into_iter().chain(estimate).collect()
     }
+}
+
+/// What a dry run says of the bytes to come.
+fn estimated(estimate: &Estimate, numbers: Numbers) -> [String; 3] {
+    let (deltas, wholes) = (numbers.count(estimate.deltas), numbers.count(estimate.wholes));
+    let total = |deltas: u64| numbers.show(deltas.saturating_add(estimate.whole));
+    let (both, new) = (total(estimate.patched), total(estimate.matched));
+    [
+        format!("Files to bring as deltas: {deltas} (new versions: {} bytes)", numbers.show(estimate.delta_size)),
+        format!("Files to bring whole: {wholes} ({} bytes)", numbers.show(estimate.whole)),
+        format!(
+            "Estimated bytes: {both} from sources that have the old versions, {new} from others; {} round trips",
+            numbers.count(estimate.round_trips)
+        ),
+    ]
 }
 
 fn is_new(step: &Step) -> bool {

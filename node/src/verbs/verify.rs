@@ -146,7 +146,7 @@ async fn named(service: &Service, wish: &Verify, wanted: Reference) -> Result<St
     let mut finder = Finder::start(Arc::clone(node), wanted.module.clone(), service.hints_with(&wanted.peers));
     let bundle = match resolve(node, &wanted.module, wanted.at, &mut finder).await {
         Ok(Resolved { bundle, mut sources, .. }) => {
-            pages::bring(node, &wanted.module, *bundle.root(), &select, &mut sources, &mut finder).await?;
+            pages::bring(node, &wanted.module, (*bundle.root(), None), &select, &mut sources, &mut finder).await?;
             bundle
         }
         Err(error) => node.seen(&wanted.module)?.filter(|_| wanted.at == Wanted::Newest).ok_or(error)?,

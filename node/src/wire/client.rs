@@ -15,7 +15,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_bytes::ByteBuf;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::delta::{GetPatches, GetSlices, GetSums, Lacking, Made, Pair, Part};
+use super::delta::{GetPagePatches, GetPatches, GetSlices, GetSums, Lacking, Made, PagePatches, Pair, Part, Short};
 use super::frame::{Frame, FrameReader, FrameWriter, MAX_FRAME, within};
 use super::msg::{
     GetBatch, GetHave, GetHead, GetOutboard, GetPages, GetRange, HeadReply, Hello, Known, Message, Parts, Told, VERSION,
@@ -148,6 +148,14 @@ impl PeerClient {
     pub async fn pages(&self, module: ModuleId, pages: &[Cid]) -> Result<Vec<Option<Vec<u8>>>, Error> {
         let request = |pages: &[Cid]| Message::GetPages(GetPages { module, pages: pages.to_vec() });
         self.split(pages.chunks(rules::MAX_PAGES), request).await
+    }
+
+    /// New pages made from former ones, as many from the first on as one answer holds. Not yet applied nor verified.
+    pub async fn page_patches(&self, module: ModuleId, pages: Vec<(Short, Short)>) -> Result<PagePatches, Error> {
+        match self.ask(Message::GetPagePatches(GetPagePatches { module, pages })).await? {
+            Message::PagePatches(made) => Ok(made),
+            _ => Err(Error::Closed),
+        }
     }
 
     /// Small files (id, size in bytes), in order, absent where the other side has none. Not yet checked against their ids.

@@ -3,10 +3,11 @@
 
 use std::ops::Range;
 
+use cid::Cid;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
 
-use super::rules::{MAX_BATCH, MAX_ITEMS, MAX_PROOF, MAX_PROVABLE};
+use super::rules::{MAX_BATCH, MAX_ITEMS, MAX_PAGE, MAX_PAGES, MAX_PROOF, MAX_PROVABLE};
 use super::{ContentId, ModuleId};
 use crate::delta::blocks::Form;
 use crate::delta::{self, MAX_HELP, MAX_NEW, MAX_OLD, MAX_RANGES, WINDOW};
@@ -18,7 +19,7 @@ pub const MAX_SUMMED: u64 = 64 << 20;
 /// Bytes worked on that cost as much as one byte sent.
 const WORK: u64 = 8;
 
-/// The first bytes of a content id. That is enough to find a file: what is made of it is verified under the whole id.
+/// The first bytes of the hash in a content id or a page's name. They are enough to find it: what comes is verified under the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Short(ByteArray<8>);
@@ -27,6 +28,13 @@ impl Short {
     /// The bytes.
     pub fn bytes(&self) -> &[u8; 8] {
         &self.0
+    }
+}
+
+impl From<&Cid> for Short {
+    fn from(page: &Cid) -> Self {
+        let first = page.hash().digest().first_chunk().copied();
+        Self(ByteArray::new(first.unwrap_or_default()))
     }
 }
 
@@ -191,6 +199,27 @@ pub struct Made {
     pub frame: Vec<u8>,
 }
 
+/// Asks for pages of a tree by one who has the pages of a former one that stood in their places.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetPagePatches {
+    /// Whose tree.
+    #[serde(with = "super::id")]
+    pub module: ModuleId,
+    /// Former and new pages.
+    pub pages: Vec<(Short, Short)>,
+}
+
+/// Answers [`GetPagePatches`], as many as fit from the first on: the sizes of new pages, and one frame of them, with the former
+/// ones as prefix.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PagePatches {
+    /// The size of each page in bytes; absent where one of the two is not there.
+    pub sizes: Vec<Option<u32>>,
+    /// One zstd frame.
+    pub frame: Vec<u8>,
+}
+
 fn fits(good: bool, what: &'static str) -> Result<(), &'static str> {
     if good { Ok(()) } else { Err(what) }
 }
@@ -311,8 +340,32 @@ impl GetSlices {
 
 impl Made {
     fn judge(&self, asked: usize) -> Result<(), &'static str> {
-        fits((1..=asked).contains(&self.slots.len()), "an answer without a slot or with too many")?;
-        let bound = usize::try_from(MAX_BATCH + MAX_PROOF).unwrap_or(usize::MAX);
-        fits(self.frame.len() <= bound, "a frame over the size cap")
+        frame(self.slots.len(), asked, &self.frame)
+    }
+}
+
+fn frame(slots: usize, asked: usize, frame: &[u8]) -> Result<(), &'static str> {
+    fits((1..=asked).contains(&slots), "an answer without a slot or with too many")?;
+    let bound = usize::try_from(MAX_BATCH + MAX_PROOF).unwrap_or(usize::MAX);
+    fits(frame.len() <= bound, "a frame over the size cap")
+}
+
+impl GetPagePatches {
+    /// Refuses what asks for too much.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        fits((1..=MAX_PAGES).contains(&self.pages.len()), "no pages or too many")
+    }
+
+    /// Both pages are read and worked on.
+    pub(super) fn cost(&self) -> u64 {
+        u64::try_from(self.pages.len()).unwrap_or(u64::MAX).saturating_mul(MAX_PAGE).min(MAX_BATCH)
+    }
+
+    /// Judges an answer.
+    pub(super) fn judge(&self, made: &PagePatches) -> Result<(), &'static str> {
+        frame(made.sizes.len(), self.pages.len(), &made.frame)?;
+        let sizes = || made.sizes.iter().flatten().map(|size| u64::from(*size));
+        fits(sizes().all(|size| size <= MAX_PAGE), "a page over the size cap")?;
+        fits(sum(sizes()) <= MAX_NEW, "too many pages")
     }
 }

@@ -27,7 +27,7 @@ pub use self::client::PeerClient;
 pub use self::have::Have;
 pub use self::server::{Limits, serve_stream};
 
-use self::delta::{Lacking, Made, Pair, Part};
+use self::delta::{Lacking, Made, PagePatches, Pair, Part, Short};
 use self::msg::{Code, Held};
 
 /// The stream protocol.
@@ -46,6 +46,8 @@ pub trait Provider: Send + Sync + 'static {
     fn nominations(&self, module: &ModuleId) -> Vec<Vec<u8>>;
     /// The bytes of a page of one of the module's trees.
     fn page(&self, module: &ModuleId, cid: &Cid) -> Option<Vec<u8>>;
+    /// New pages made from former ones, as many slots from the first on as one answer holds.
+    fn page_patches(&self, module: &ModuleId, pages: &[(Short, Short)]) -> PagePatches;
     /// A whole file of exactly `size` bytes.
     fn small(&self, module: &ModuleId, id: &ContentId, size: u64) -> Option<Vec<u8>>;
     /// The proven encoding of `range` (bytes) of a file of `size` bytes.

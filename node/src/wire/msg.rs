@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::delta::{GetPatches, GetSlices, GetSums, Made};
+use super::delta::{GetPagePatches, GetPatches, GetSlices, GetSums, Made, PagePatches};
 use super::frame::MAX_FRAME;
 use super::have::Written;
 use crate::delta::pack;
@@ -310,6 +310,8 @@ pub enum Message {
     Slices(Made),
     GetOutboard(GetOutboard),
     Outboard(Parts),
+    GetPagePatches(GetPagePatches),
+    PagePatches(PagePatches),
 }
 
 impl Message {
@@ -338,6 +340,8 @@ impl Message {
             Self::Slices(_) => 37,
             Self::GetOutboard(_) => 38,
             Self::Outboard(_) => 39,
+            Self::GetPagePatches(_) => 40,
+            Self::PagePatches(_) => 41,
         }
     }
 
@@ -356,6 +360,8 @@ impl Message {
             Self::GetSums(body) => encode(body),
             Self::GetSlices(body) => encode(body),
             Self::GetOutboard(body) => encode(body),
+            Self::GetPagePatches(body) => encode(body),
+            Self::PagePatches(made) => encode(&made.sizes),
             Self::Pages(parts) | Self::Range(parts) | Self::Batch(parts) => encode(&parts.sizes),
             Self::Sums(parts) | Self::Outboard(parts) => encode(&parts.sizes),
             Self::Patches(made) | Self::Slices(made) => encode(&made.slots),
@@ -368,6 +374,7 @@ impl Message {
     pub fn bulk(&self) -> &[u8] {
         match self {
             Self::Patches(made) | Self::Slices(made) => &made.frame,
+            Self::PagePatches(made) => &made.frame,
             _ => self.parts().map_or(&[], |parts| parts.packed.as_ref().unwrap_or(&parts.bulk)),
         }
     }
@@ -387,9 +394,9 @@ impl Message {
 
     /// Reads a message of type `kind`: one that is known, in canonical form, with no byte too many.
     pub fn decode(kind: u8, packed: bool, header: &[u8], bulk: Vec<u8>) -> Result<Self, Error> {
-        let carries = matches!(kind, 19 | 21 | 23 | 33 | 35 | 37 | 39);
+        let carries = matches!(kind, 19 | 21 | 23 | 33 | 35 | 37 | 39 | 41);
         // A patch is compressed by itself.
-        let packs = carries && !matches!(kind, 33 | 37);
+        let packs = carries && !matches!(kind, 33 | 37 | 41);
         if !carries && !bulk.is_empty() || packed && !packs {
             return Err(Error::Lie { what: "bulk bytes where there are none" });
         }
@@ -416,6 +423,8 @@ impl Message {
             37 => Self::Slices(Made { slots: decode(header)?, frame: bulk }),
             38 => Self::GetOutboard(decode(header)?),
             39 => Self::Outboard(Parts::read(decode(header)?, packed, bulk)?),
+            40 => Self::GetPagePatches(decode(header)?),
+            41 => Self::PagePatches(PagePatches { sizes: decode(header)?, frame: bulk }),
             _ => return Err(Error::Lie { what: "an unknown frame type" }),
         })
     }

@@ -49,6 +49,7 @@ pub fn request(message: &Message) -> Result<(), &'static str> {
         Message::GetPatches(get) => get.check(),
         Message::GetSums(get) => get.check(),
         Message::GetSlices(get) => get.check(),
+        Message::GetPagePatches(get) => get.check(),
         Message::GetOutboard(get) => fits(
             get.size <= MAX_PROVABLE && get.start < outboard::parents(get.size, WIDE_GROUP),
             "no such pair of hashes",
@@ -113,6 +114,7 @@ pub fn cost(request: &Message) -> u64 {
         Message::GetPatches(get) => get.cost(),
         Message::GetSums(get) => get.cost(),
         Message::GetSlices(get) => get.cost(),
+        Message::GetPagePatches(get) => get.cost(),
         Message::GetOutboard(get) => pairs(get),
         _ => SMALL_ANSWER,
     }
@@ -150,6 +152,7 @@ pub fn answer(request: &Message, answer: &Message) -> Result<(), &'static str> {
             get.judge(parts.sizes())
         }
         (Message::GetSlices(get), Message::Slices(made)) => get.judge(made),
+        (Message::GetPagePatches(get), Message::PagePatches(made)) => get.judge(made),
         (Message::GetOutboard(get), Message::Outboard(parts)) => exactly(parts, pairs(get)),
         _ => Err("an answer of another kind"),
     }

@@ -236,6 +236,7 @@ fn answer(request: Message, provider: &dyn Provider, peer: PeerId) -> Message {
             Message::Batch(fitting(files).pack())
         }
         Message::GetHave(get) => Message::Have(provider.have(&module, &get.root).bounded()),
+        Message::GetPagePatches(get) => Message::PagePatches(provider.page_patches(&module, &get.pages)),
         Message::GetPatches(get) => Message::Patches(provider.patches(&module, &get.pairs)),
         // Sums are noise.
         Message::GetSums(get) => Message::Sums(fitting(get.parts.iter().map(|part| provider.sums(&module, part)))),
@@ -255,6 +256,7 @@ fn module_of(request: &Message) -> Option<ModuleId> {
         Message::GetRange(get) => Some(get.module),
         Message::GetBatch(get) => Some(get.module),
         Message::GetHave(get) => Some(get.module),
+        Message::GetPagePatches(get) => Some(get.module),
         Message::GetPatches(get) => Some(get.module),
         Message::GetSums(get) => Some(get.module),
         Message::GetSlices(get) => Some(get.module),

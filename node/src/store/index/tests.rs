@@ -31,6 +31,9 @@ fn pages_come_back() {
         put(&index, &[b"one", b"two"]);
         assert_eq!(index.page(&cid(b"two")).unwrap(), Some(b"two".to_vec()));
         assert_eq!(index.page(&cid(b"three")).unwrap(), None);
+        let start = |bytes: &[u8]| <[u8; 8]>::try_from(&cid(bytes).hash().digest()[..8]).unwrap();
+        assert_eq!(index.page_like(&start(b"two")).unwrap(), Some(b"two".to_vec()));
+        assert_eq!(index.page_like(&start(b"three")).unwrap(), None);
     }
 }
 

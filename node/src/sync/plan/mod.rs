@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 
 mod chmod;
 mod delete;
+mod estimate;
 mod make;
 mod rules;
 
 pub use chmod::{Chmod, ChmodError};
 pub use delete::Guard;
+pub use estimate::{Estimate, pays};
 pub use make::make;
 pub use rules::{Backup, Rules, leads_out};
 

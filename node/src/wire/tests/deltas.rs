@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::delta::{GetPatches, GetSlices, GetSums, MAX_SLICES};
+use super::super::delta::{GetPagePatches, GetPatches, GetSlices, GetSums, MAX_SLICES};
 use super::super::msg::Message;
 use super::super::rules;
 use super::*;
@@ -66,7 +66,18 @@ fn what_asks_for_too_much_or_out_of_form_is_refused() {
     for (request, what) in cases {
         assert_eq!(rules::request(&request), Err(what), "{request:?}");
     }
+    let pages = |count: usize| {
+        Message::GetPagePatches(GetPagePatches { module: module(), pages: vec![(short(1), short(2)); count] })
+    };
+    assert_eq!(rules::request(&pages(0)), Err("no pages or too many"));
+    assert_eq!(rules::request(&pages(257)), Err("no pages or too many"));
+    let sized = |sizes: Vec<Option<u32>>| Message::PagePatches(PagePatches { sizes, frame: Vec::new() });
+    assert_eq!(rules::answer(&pages(2), &sized(vec![Some(65_537)])), Err("a page over the size cap"));
+    assert_eq!(rules::answer(&pages(64), &sized(vec![Some(65_536); 33])), Err("too many pages"));
+    assert_eq!(rules::answer(&pages(1), &sized(vec![None; 2])), Err("an answer without a slot or with too many"));
+    assert_eq!(rules::answer(&pages(2), &sized(vec![None; 2])), Ok(()));
     let good = [
+        pages(256),
         patches(vec![pair(2 * MIB, MIB, 0); 2]),
         sums(1000, 512, 488, 512, 4),
         slices(MIB + 5, 1, vec![(0, 5)]),

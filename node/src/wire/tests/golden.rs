@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::super::delta::{GetPatches, GetSlices, GetSums, Lacking, Made, Pair, Part, Short};
+use super::super::delta::{
+    GetPagePatches, GetPatches, GetSlices, GetSums, Lacking, Made, PagePatches, Pair, Part, Short,
+};
 use super::super::frame::{Frame, FrameReader, MAX_FRAME};
 use super::super::msg::*;
 use super::*;
@@ -49,6 +51,11 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("GetBatch", ask(Message::GetBatch(GetBatch { module: module(), files: vec![(content(1), 2)] }))),
         ("Batch", ask(Message::Batch(parts))),
         ("BatchPacked", ask(Message::Batch(packed))),
+        ("GetPagePatches", ask(Message::GetPagePatches(GetPagePatches { module: module(), pages: vec![(old, id)] }))),
+        (
+            "PagePatches",
+            ask(Message::PagePatches(PagePatches { sizes: vec![Some(900), None], frame: b"frame".to_vec() })),
+        ),
         ("GetPatches", ask(Message::GetPatches(GetPatches { module: module(), pairs: vec![pair] }))),
         ("Patches", ask(Message::Patches(made))),
         ("GetSums", ask(Message::GetSums(GetSums { module: module(), parts: vec![part] }))),

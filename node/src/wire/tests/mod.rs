@@ -20,7 +20,7 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use tracker_less::record::{Charter, Fresh, Head, SecretKey};
 
-use super::delta::{Lacking, Made, Pair, Part, Short};
+use super::delta::{Lacking, Made, PagePatches, Pair, Part, Short};
 use super::msg::{Held, Hello};
 use super::*;
 
@@ -107,6 +107,10 @@ impl Provider for Shelf {
     fn page(&self, _: &ModuleId, cid: &Cid) -> Option<Vec<u8>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.pages.get(cid).cloned()
+    }
+
+    fn page_patches(&self, _: &ModuleId, pages: &[(Short, Short)]) -> PagePatches {
+        PagePatches { sizes: vec![Some(3); pages.len()], frame: b"frame".to_vec() }
     }
 
     fn small(&self, _: &ModuleId, id: &ContentId, size: u64) -> Option<Vec<u8>> {
