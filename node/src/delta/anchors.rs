@@ -7,23 +7,24 @@ use std::ops::Range;
 use super::rolling::Rolling;
 use super::{MAX_HELP, MAX_RANGES, WINDOW};
 
-/// Bytes under one hash.
-const LENGTH: usize = 64;
-/// One place in 2^this is an anchor.
-const RARE: u32 = 11;
-/// Old bytes around an anchor that are taken to help.
-const AROUND: u64 = 6 << 10;
-/// Old ranges nearer to each other are one.
-const NEAR: u64 = 16 << 10;
+/// Bytes under one hash: short enough for programs, whose addresses change all over.
+const LENGTH: usize = 32;
+/// One place in 2^this is an anchor, of files up to [`DENSE`] ...
+const RARE: u32 = 8;
+/// ... which get so many anchors; larger ones have as many, further apart.
+const DENSE: u64 = 256 << 20;
+/// Old bytes before and behind an anchor that are taken to help: programs have much in common between the anchors.
+const AROUND: u64 = 256 << 10;
 
 /// The anchors of an old file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Anchors {
+    rare: u32,
     places: HashMap<u64, u64>,
 }
 
 /// Hash and place of every anchor.
-fn anchors(bytes: &[u8]) -> impl Iterator<Item = (u64, u64)> + '_ {
+fn anchors(bytes: &[u8], rare: u32) -> impl Iterator<Item = (u64, u64)> + '_ {
     let mut rolling = bytes.get(..LENGTH).map(Rolling::new);
     let rolled = bytes.iter().zip(bytes.iter().skip(LENGTH).map(Some).chain([None]));
     (0u64..).zip(rolled).filter_map(move |(at, (out, next))| {
@@ -31,14 +32,19 @@ fn anchors(bytes: &[u8]) -> impl Iterator<Item = (u64, u64)> + '_ {
         if let (Some(rolling), Some(next)) = (&mut rolling, next) {
             rolling.roll(*out, *next);
         }
-        (hash >> (64 - RARE) == 0).then_some((hash, at))
+        (hash >> (64 - rare) == 0).then_some((hash, at))
     })
 }
 
 impl Anchors {
+    /// None yet, of an old file of `size` bytes.
+    pub fn new(size: u64) -> Self {
+        Self { rare: RARE + size.div_ceil(DENSE).max(1).ilog2(), places: HashMap::new() }
+    }
+
     /// Notes those of a part of the old file, which begins at `base`. Parts overlap by nothing: what stands across is passed over.
     pub fn add(&mut self, base: u64, part: &[u8]) {
-        for (hash, at) in anchors(part) {
+        for (hash, at) in anchors(part, self.rare) {
             self.places.entry(hash).or_insert(base.saturating_add(at));
         }
     }
@@ -54,21 +60,22 @@ impl Anchors {
     /// The ranges of an old file of `size` bytes that help most with new bytes, which begin at `start` of theirs: at most
     /// [`MAX_RANGES`] and [`MAX_HELP`] bytes, ascending and apart. Where nothing is the same, what stands about there.
     pub fn ranges(&self, size: u64, new: &[u8], start: u64) -> Vec<Range<u64>> {
-        let mut places: Vec<u64> = anchors(new).filter_map(|(hash, _)| self.places.get(&hash).copied()).collect();
+        let mut places: Vec<u64> =
+            anchors(new, self.rare).filter_map(|(hash, _)| self.places.get(&hash).copied()).collect();
         places.sort_unstable();
         places.dedup();
         let mut ranges: Vec<(Range<u64>, u64)> = Vec::new();
         for at in places {
             let around = at.saturating_sub(AROUND)..at.saturating_add(AROUND).min(size);
             match ranges.last_mut() {
-                Some((last, count)) if around.start <= last.end.saturating_add(NEAR) => {
+                Some((last, count)) if around.start <= last.end => {
                     (last.end, *count) = (around.end.max(last.end), *count + 1);
                 }
                 _ => ranges.push((around, 1)),
             }
         }
         if ranges.is_empty() {
-            ranges.push((about(size, start), 1));
+            return vec![about(size, start)];
         }
         most(ranges)
     }
@@ -110,9 +117,9 @@ mod tests {
     fn what_moved_is_found_where_it_stands_now() {
         let old = noise(1, 6 << 20);
         let size = old.len() as u64;
-        let mut found = Anchors::default();
+        let mut found = Anchors::new(6 << 20);
         for (part, base) in old.chunks(1 << 20).zip((0u64..).step_by(1 << 20)) {
-            let mut other = Anchors::default();
+            let mut other = Anchors::new(6 << 20);
             other.add(base, part);
             found.join(other);
         }
@@ -120,7 +127,7 @@ mod tests {
         let new = [&old[5_000_000..5_400_000], &noise(2, 10_000)[..], &old[1_000_000..1_500_000]].concat();
         let ranges = found.ranges(size, &new, 3 << 20);
         assert_eq!(ranges.len(), 2, "{ranges:?}");
-        let near = |at: u64, wanted: u64| at.abs_diff(wanted) < 32 << 10;
+        let near = |at: u64, wanted: u64| at.abs_diff(wanted) < 300 << 10;
         assert!(near(ranges[0].start, 1_000_000) && near(ranges[0].end, 1_500_000), "{ranges:?}");
         assert!(near(ranges[1].start, 5_000_000) && near(ranges[1].end, 5_400_000), "{ranges:?}");
         let total: u64 = found.ranges(size, &old, 0).iter().map(|range| range.end - range.start).sum();
@@ -129,7 +136,7 @@ mod tests {
 
     #[test]
     fn strangers_are_compared_where_they_stand() {
-        let mut found = Anchors::default();
+        let mut found = Anchors::new(6 << 20);
         found.add(0, &noise(1, 1 << 20));
         let half = 1 << 19;
         assert_eq!(found.ranges(5 << 20, &noise(2, 1 << 20), 3 << 20), vec![5 * half..9 * half; 1]);

@@ -33,7 +33,7 @@ use crate::wire::delta::Short;
 
 /// Outboards kept in memory, for files that are being served.
 const CACHED_OUTBOARDS: usize = 8;
-/// Old files whose anchors are kept in memory: about 1 % of each.
+/// Old files whose anchors are kept in memory: some MiB each.
 const CACHED_ANCHORS: usize = 2;
 /// Largest old file that is read for its anchors: it takes seconds. Larger ones help where they stand.
 const MAX_ANCHORED: u64 = 2 << 30;
@@ -284,7 +284,7 @@ fn anchor(file: &File, size: u64) -> Option<Anchors> {
         let start = number * ANCHORED_PART;
         let mut bytes = vec![0; usize::try_from(ANCHORED_PART.min(size - start)).ok()?];
         file.read_exact_at(&mut bytes, start).ok()?;
-        let mut anchors = Anchors::default();
+        let mut anchors = Anchors::new(size);
         anchors.add(start, &bytes);
         Some(anchors)
     };
@@ -292,7 +292,7 @@ fn anchor(file: &File, size: u64) -> Option<Anchors> {
         all.join(other);
         Some(all)
     };
-    (0..size.div_ceil(ANCHORED_PART)).into_par_iter().map(part).try_reduce(Anchors::default, join)
+    (0..size.div_ceil(ANCHORED_PART)).into_par_iter().map(part).try_reduce(|| Anchors::new(size), join)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
