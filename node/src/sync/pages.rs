@@ -85,7 +85,7 @@ pub async fn bring_root(node: &Node, module: &ModuleRef, root: Cid, sources: &[S
         return true;
     }
     for source in sources.iter().filter(|source| offers(source, &root)) {
-        if matches!(ask(node, module, source, &[root]).await, Ok((1, _))) {
+        if matches!(ask(node, module, source, &[root], &mut Former::default()).await, Ok((1, _))) {
             return true;
         }
     }
