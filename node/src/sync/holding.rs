@@ -5,18 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rayon::prelude::*;
 use tracker_less::machine::Event;
 use tracker_less::record::{CheckedBundle, Coverage};
 
+use super::anchored::Anchored;
 use super::fetch::SMALL;
 use super::{ModuleRef, SyncError};
-use crate::delta::WINDOW;
-use crate::delta::anchors::{self, Anchors};
+use crate::delta::{WINDOW, anchors};
 use crate::manifest::ContentId;
 use crate::manifest::entry::Node as Kind;
 use crate::manifest::path::TreePath;
@@ -33,12 +31,8 @@ use crate::wire::delta::Short;
 
 /// Outboards kept in memory, for files that are being served.
 const CACHED_OUTBOARDS: usize = 8;
-/// Old files whose anchors are kept in memory: some MiB each.
-const CACHED_ANCHORS: usize = 2;
 /// Largest old file that is read for its anchors: it takes seconds. Larger ones help where they stand.
-const MAX_ANCHORED: u64 = 2 << 30;
-/// Read at once for anchors.
-const ANCHORED_PART: u64 = 4 << 20;
+const MAX_ANCHORED: u64 = 4 << 30;
 
 /// Where a content stands below the directory.
 #[derive(Debug, Clone)]
@@ -72,7 +66,7 @@ pub struct Holding {
     whole: bool,
     damaged: Mutex<BTreeSet<ContentId>>,
     cache: Mutex<VecDeque<(ContentId, Arc<Outboard>)>>,
-    anchored: Mutex<VecDeque<(ContentId, Arc<Anchors>)>>,
+    anchored: Anchored,
 }
 
 impl Holding {
@@ -103,7 +97,7 @@ impl Holding {
             contents.entry(id).or_insert(Place { path, size, number: item.number });
         }
         let whole = *select == Selector::all();
-        let (damaged, cache, anchored) = (Mutex::new(bad), Mutex::default(), Mutex::default());
+        let (damaged, cache, anchored) = (Mutex::new(bad), Mutex::default(), Anchored::default());
         Ok(Self { bundle, ground, contents, whole, damaged, cache, anchored })
     }
 
@@ -202,20 +196,8 @@ impl Holding {
         if size > MAX_ANCHORED {
             return Some(vec![anchors::about(size, start)]);
         }
-        // Whoever else needs the same waits for it here.
-        let mut anchored = lock(&self.anchored);
-        let known = anchored.iter().find(|(id, _)| id == old).map(|(_, anchors)| Arc::clone(anchors));
-        let anchors = match known {
-            Some(anchors) => anchors,
-            None => {
-                let made = Arc::new(anchor(&self.open(old)?, size)?);
-                anchored.push_front((*old, Arc::clone(&made)));
-                anchored.truncate(CACHED_ANCHORS);
-                made
-            }
-        };
-        drop(anchored);
-        Some(anchors.ranges(size, new, start))
+        let anchors = self.anchored.get(old, size, || self.open(old));
+        Some(anchors.map_or_else(|| vec![anchors::about(size, start)], |anchors| anchors.ranges(size, new, start)))
     }
 
     /// A range with its proof, verified while it is read.
@@ -276,23 +258,6 @@ impl Holding {
         cache.truncate(CACHED_OUTBOARDS);
         Ok(Some(outboard))
     }
-}
-
-/// Reads a file for its anchors, on all processors. What is made with them is verified elsewhere.
-fn anchor(file: &File, size: u64) -> Option<Anchors> {
-    let part = |number: u64| {
-        let start = number * ANCHORED_PART;
-        let mut bytes = vec![0; usize::try_from(ANCHORED_PART.min(size - start)).ok()?];
-        file.read_exact_at(&mut bytes, start).ok()?;
-        let mut anchors = Anchors::new(size);
-        anchors.add(start, &bytes);
-        Some(anchors)
-    };
-    let join = |mut all: Anchors, other: Anchors| {
-        all.join(other);
-        Some(all)
-    };
-    (0..size.div_ceil(ANCHORED_PART)).into_par_iter().map(part).try_reduce(|| Anchors::new(size), join)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,6 +1,7 @@
 //! The two flows. Publish: scan, tree, index, sign, announce. Fetch: resolve, sources, pages, plan, bytes, place, index,
 //! report.
 
+mod anchored;
 mod backup;
 mod bring;
 mod deltas;
