@@ -63,7 +63,7 @@ pub struct PublishOptions {
     #[arg(long, value_name = "URL", env = "MURMIR_FROM")]
     pub from: Option<String>,
     /// The directory may hold files that `--from` did not bring
-    #[arg(long, env = "MURMIR_ADOPT", requires = "from")]
+    #[arg(long, env = "MURMIR_ADOPT")]
     pub adopt: bool,
     /// Ask nobody: continue from the generation known here
     #[arg(long, env = "MURMIR_OFFLINE")]
