@@ -4,7 +4,7 @@ use cid::Cid;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 
-use super::charter::{Accepted, Charter, MAX_LIST};
+use super::charter::{self, Accepted, Charter, MAX_LIST};
 use super::envelope::{Domain, Envelope, Hash32, Raw, RecordError, decode, encode};
 use super::fresh::Fresh;
 use super::head::{self, Head};
@@ -191,6 +191,11 @@ impl CheckedBundle {
     /// The head's hash: what the next head and Fresh records name.
     pub fn head_hash(&self) -> Hash32 {
         head::DOMAIN.hash(self.head_seal.payload())
+    }
+
+    /// The charter's hash: two charters of one epoch are as bad as two heads of one number.
+    pub fn charter_hash(&self) -> Hash32 {
+        charter::DOMAIN.hash(self.charter_seal.payload())
     }
 
     /// Epoch and number.

@@ -1,6 +1,7 @@
 //! The envelope: payload, key and signature; and what is common to all records.
 
 use cid::Cid;
+use multihash::Multihash;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_bytes::{ByteBuf, Bytes};
@@ -150,6 +151,13 @@ pub(super) fn decode<T: Serialize + DeserializeOwned>(domain: Domain, bytes: &[u
     }
     let value: T = serde_ipld_dagcbor::from_slice(bytes).map_err(|_| domain.malformed())?;
     if encode(&value) == bytes { Ok(value) } else { Err(domain.malformed()) }
+}
+
+/// What content-addressed dag-cbor is called: CIDv1, BLAKE3-256.
+pub(super) fn name(bytes: &[u8]) -> Cid {
+    // A digest of 32 bytes always fits.
+    let hash = Multihash::wrap(BLAKE3, blake3::hash(bytes).as_bytes()).unwrap_or_default();
+    Cid::new_v1(DAG_CBOR, hash)
 }
 
 /// 32 bytes out of a byte string.

@@ -25,6 +25,12 @@ impl SecretKey {
         PublicKey(self.0.verifying_key())
     }
 
+    /// 32 bytes that nobody without the key can foretell: the source of all that looks random in the pure machine.
+    pub fn secret_number(&self, of: &[u8]) -> [u8; 32] {
+        let key = blake3::derive_key("murmir secret number v1", &self.seed());
+        *blake3::keyed_hash(&key, of).as_bytes()
+    }
+
     pub(super) fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
     }

@@ -25,4 +25,4 @@ pub use head::Head;
 pub use id::{Generation, IdError, ModuleId, ModuleName, PublisherId};
 pub use key::{PublicKey, SecretKey};
 pub use nomination::{CheckedNomination, Coverage, Nomination};
-pub use roster::{CheckedRoster, Roster};
+pub use roster::{CheckedRoster, Listed, Roster, RosterList};
