@@ -7,7 +7,8 @@ use crate::record::{CheckedBundle, Generation, Hash32};
 /// Generations kept beside the newest, so that one that can be had whole is at hand.
 const KEPT: usize = 8;
 
-/// Two heads that carry one number (or a head that does not follow the one below it): proof that a head key is in two hands.
+/// Two heads that carry one number (or a head that does not follow the one below it): proof that a head key is in two hands. Or
+/// heads under two charters of one epoch: proof that the root key is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fork {
     /// Known first.
@@ -101,9 +102,13 @@ impl Heads {
         forked || self.newest().is_some_and(|newest| !accepts(newest, bundle))
     }
 
-    /// A neighbour (one number above or below) whose hash chain does not fit.
+    /// A head of the same epoch under another charter, or a neighbour (one number above or below) whose hash chain does not fit.
     fn contradicted(&self, bundle: &CheckedBundle) -> Option<CheckedBundle> {
         let at = bundle.generation();
+        let mut same_epoch = self.kept.values().filter(|known| known.generation().epoch == at.epoch);
+        if let Some(other) = same_epoch.find(|known| known.charter_hash() != bundle.charter_hash()) {
+            return Some(other.clone());
+        }
         let follows = |later: &CheckedBundle, earlier: Hash32| later.head().previous == Some(earlier);
         let below = Generation { seq: at.seq.checked_sub(1)?, ..at };
         if let Some(known) = self.kept.get(&below)
@@ -163,3 +168,7 @@ pub fn accepts(newest: &CheckedBundle, bundle: &CheckedBundle) -> bool {
 #[cfg(test)]
 #[path = "heads_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "conformance_tests.rs"]
+mod conformance_tests;
