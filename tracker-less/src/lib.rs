@@ -9,5 +9,10 @@ pub mod heads;
 pub mod machine;
 #[cfg(feature = "net")]
 pub mod net;
+pub mod network;
 pub mod nominate;
 pub mod record;
+pub mod rosters;
+#[cfg(test)]
+mod sim;
+pub mod tracker;

@@ -6,148 +6,96 @@ use std::collections::HashMap;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
-use crate::book::{Book, Entry};
+mod event;
+
+pub use event::{Action, BUNDLE, Event, Judgement, Limits, NOMINATION, ROSTER, Verified};
+
+use crate::book::{Book, Entry, Mirror, Outcome};
 use crate::heads::{Fork, Heads, Verdict};
 use crate::nominate::Held;
-use crate::record::{CheckedBundle, CheckedNomination, Coverage, ModuleId, SecretKey};
-
-/// First byte of a gossip message that carries a bundle.
-pub const BUNDLE: u8 = 0;
-/// First byte of a gossip message that carries a nomination.
-pub const NOMINATION: u8 = 1;
-
-/// Bounds of the machine.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Modules watched or held.
-    pub modules: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { modules: 1024 }
-    }
-}
-
-/// What happened.
-#[derive(Debug, Clone)]
-#[allow(clippy::large_enum_variant, reason = "one at a time, and most carry a bundle")]
-pub enum Event {
-    /// Somebody here wants to hear of a module.
-    Watch {
-        /// The module.
-        module: ModuleId,
-    },
-    /// Nobody here wants to hear of it any more.
-    Unwatch {
-        /// The module.
-        module: ModuleId,
-    },
-    /// This node holds a generation, whole or in part. Replaces what it held of that module.
-    Hold {
-        /// The head of the generation.
-        bundle: CheckedBundle,
-        /// How much of it.
-        coverage: Coverage,
-        /// Web addresses where the same tree stands.
-        http: Vec<String>,
-    },
-    /// This node holds nothing of a module any more.
-    Release {
-        /// The module.
-        module: ModuleId,
-    },
-    /// A bundle from anywhere.
-    Bundle {
-        /// Unchecked.
-        bytes: Vec<u8>,
-    },
-    /// A nomination from anywhere.
-    Nomination {
-        /// Unchecked.
-        bytes: Vec<u8>,
-        /// Who passed it on.
-        from: PeerId,
-    },
-    /// Where this node is reached has changed.
-    Addresses(Vec<Multiaddr>),
-    /// A connection to a node.
-    Connected {
-        /// Which.
-        peer: PeerId,
-    },
-    /// Time went by.
-    Tick,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone)]
-pub enum Action {
-    /// Join the module's gossip topic.
-    Subscribe(ModuleId),
-    /// Leave it.
-    Unsubscribe(ModuleId),
-    /// Tell the topic.
-    Gossip {
-        /// The module.
-        module: ModuleId,
-        /// Tag byte and record.
-        payload: Vec<u8>,
-    },
-    /// Announce this node as a provider in the DHT.
-    Provide(ModuleId),
-    /// Do so no longer.
-    StopProviding(ModuleId),
-    /// Put a bundle into the DHT.
-    PutBundle(CheckedBundle),
-    /// The newest head changed, or got a later Fresh record.
-    Head {
-        /// The newest.
-        bundle: CheckedBundle,
-        /// A higher generation, not only fresher.
-        newer: bool,
-    },
-    /// Two heads contradict each other.
-    Forked {
-        /// The module.
-        module: ModuleId,
-        /// The proof.
-        fork: Box<Fork>,
-    },
-    /// A mirror and where it is reached.
-    Learned {
-        /// The module.
-        module: ModuleId,
-        /// The mirror.
-        peer: PeerId,
-        /// Its addresses, by its own word.
-        addresses: Vec<Multiaddr>,
-    },
-}
-
-/// What to do with the message an event came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judgement {
-    /// Valid news: pass it on.
-    Accept,
-    /// Valid but old, or of no interest: do not pass it on.
-    Ignore,
-    /// Invalid: blame the sender.
-    Reject,
-}
+use crate::record::{CheckedBundle, CheckedNomination, CheckedRoster, Coverage, ModuleId, RosterList, SecretKey};
+use crate::rosters::{Offered, Rosters};
+use crate::tracker::Tracker;
 
 #[derive(Debug, Default)]
 struct Module {
     heads: Heads,
     book: Book,
+    rosters: Rosters,
+    tracker: Tracker,
     held: Option<Held>,
     watched: bool,
+}
+
+impl Module {
+    fn ranked(&self, now: u64) -> Vec<&Mirror> {
+        self.book.mirrors(self.heads.newest().map(CheckedBundle::generation), now)
+    }
+
+    /// The newest head changed, or became fresher.
+    fn headed(&mut self, newer: bool, actions: &mut Vec<Action>) {
+        let Some(newest) = self.heads.newest().cloned() else { return };
+        for tracker in self.rosters.accept(newest.charter()) {
+            self.book.unvouch(&tracker);
+        }
+        actions.push(Action::Head { bundle: newest, newer });
+    }
+
+    /// A verified roster, whatever it comes to: its mirrors enter the book with the tracker's word for them.
+    fn rostered(
+        &mut self,
+        roster: CheckedRoster,
+        list: Option<RosterList>,
+        own: Option<PeerId>,
+        now: u64,
+        actions: &mut Vec<Action>,
+    ) -> Offered {
+        let Some(charter) = self.heads.newest().map(|newest| newest.charter().clone()) else {
+            return Offered::Stranger;
+        };
+        let (module, tracker, until) = (roster.roster().module, roster.tracker(), roster.roster().until);
+        let rows = list.as_ref().map(|list| list.rows().to_vec());
+        let offered = self.rosters.offer(roster, list, &charter);
+        let Some(rows) = rows.filter(|_| offered == Offered::Taken) else { return offered };
+        self.book.unvouch(&tracker);
+        for row in rows.iter().filter(|row| own != Some(row.nomination.peer())) {
+            if self.book.vouch(row, tracker, until, now) {
+                let (peer, addresses) = (row.nomination.peer(), row.nomination.nomination().addresses.clone());
+                actions.push(Action::Learned { module, peer, addresses });
+            }
+        }
+        let rosters = self.rosters.complete().into_iter().cloned().collect();
+        actions.push(Action::KeepRosters { module, rosters });
+        offered
+    }
+
+    /// A tracker of the charter probes, and publishes what passed.
+    fn track(&mut self, key: &SecretKey, own: Option<PeerId>, now: u64, actions: &mut Vec<Action>) {
+        let charter = self.heads.newest().map(CheckedBundle::charter);
+        let Some(own) = own.filter(|own| charter.is_some_and(|charter| charter.trackers.contains(own))) else { return };
+        if self.held.is_none() {
+            return;
+        }
+        let probes = self.tracker.probes(&self.book, &self.heads, key, now);
+        actions.extend(probes.into_iter().map(Action::Probe));
+        match self.tracker.publish(&self.book, &self.heads, key, self.rosters.issued(&own), now) {
+            Ok(None) => {}
+            Ok(Some((roster, list))) => {
+                let module = roster.roster().module;
+                let payload = [&[ROSTER], roster.bytes()].concat();
+                self.rostered(roster, Some(list), Some(own), now, actions);
+                actions.push(Action::Gossip { module, payload });
+            }
+            Err(error) => tracing::warn!(%error, "own roster"),
+        }
+    }
 }
 
 /// The state of all decisions.
 #[derive(Debug)]
 pub struct Machine {
     key: SecretKey,
+    peer: Option<PeerId>,
     limits: Limits,
     addresses: Vec<Multiaddr>,
     modules: HashMap<ModuleId, Module>,
@@ -156,7 +104,8 @@ pub struct Machine {
 impl Machine {
     /// A machine that knows nothing yet; `key` signs this node's nominations.
     pub fn new(key: SecretKey, limits: Limits) -> Self {
-        Self { key, limits, addresses: Vec::new(), modules: HashMap::new() }
+        let peer = key.public().peer_id();
+        Self { key, peer, limits, addresses: Vec::new(), modules: HashMap::new() }
     }
 
     /// Takes one event at time `now` (seconds since the epoch).
@@ -167,8 +116,25 @@ impl Machine {
             Event::Unwatch { module } => self.unwatch(module, &mut actions),
             Event::Hold { bundle, coverage, http } => self.hold(Held::new(bundle, coverage, http), now, &mut actions),
             Event::Release { module } => self.release(module, now, &mut actions),
-            Event::Bundle { bytes } => self.bundle(&bytes, &mut actions),
-            Event::Nomination { bytes, .. } => self.nomination(&bytes, now, &mut actions),
+            Event::Bundle { bytes } => match CheckedBundle::verify(&bytes) {
+                Ok(bundle) => self.bundle(bundle, &mut actions),
+                Err(_) => Judgement::Reject,
+            },
+            Event::Nomination { bytes, from } => match CheckedNomination::verify(&bytes) {
+                Ok(nomination) => self.nomination(nomination, from, now, &mut actions),
+                Err(_) => Judgement::Reject,
+            },
+            Event::Roster { bytes, list } => match CheckedRoster::verify(&bytes) {
+                Ok(roster) => self.roster(roster, list.as_deref(), now, &mut actions),
+                Err(_) => Judgement::Reject,
+            },
+            Event::Verified { record: Verified::Bundle(bundle), .. } => self.bundle(bundle, &mut actions),
+            Event::Verified { record: Verified::Nomination(nomination), from } => {
+                self.nomination(nomination, from, now, &mut actions)
+            }
+            Event::Verified { record: Verified::Roster(roster), .. } => self.roster(roster, None, now, &mut actions),
+            Event::Measured { module, peer, outcome } => self.measured(module, peer, outcome, now),
+            Event::Probed { module, peer, outcome } => self.probed(module, peer, outcome, now, &mut actions),
             Event::Addresses(addresses) => self.readdress(addresses, now, &mut actions),
             Event::Connected { .. } => Judgement::Accept,
             Event::Tick => self.tick(now, &mut actions),
@@ -186,11 +152,23 @@ impl Machine {
         self.modules.get(module).map_or_else(Vec::new, |module| module.heads.candidates().cloned().collect())
     }
 
-    /// Mirrors by their own word, best first; this node's own word last.
+    /// What mirrors say, best first; this node's own word last.
     pub fn mirrors(&self, module: &ModuleId, now: u64) -> Vec<CheckedNomination> {
         let Some(module) = self.modules.get(module) else { return Vec::new() };
         let own = module.held.as_ref().and_then(Held::last);
-        module.book.mirrors(now).into_iter().chain(own).cloned().collect()
+        module.ranked(now).into_iter().map(Mirror::nomination).chain(own).cloned().collect()
+    }
+
+    /// The mirrors in the book with all that is known of them, best first.
+    pub fn book(&self, module: &ModuleId, now: u64) -> Vec<Mirror> {
+        self.modules.get(module).map_or_else(Vec::new, |module| module.ranked(now).into_iter().cloned().collect())
+    }
+
+    /// Complete rosters of a module, the latest first.
+    pub fn rosters(&self, module: &ModuleId) -> Vec<(CheckedRoster, RosterList)> {
+        self.modules
+            .get(module)
+            .map_or_else(Vec::new, |module| module.rosters.complete().into_iter().cloned().collect())
     }
 
     /// The proof of a fork in the newest epoch.
@@ -206,7 +184,8 @@ impl Machine {
             }
             actions.push(Action::Subscribe(module));
         }
-        Some(self.modules.entry(module).or_default())
+        let book = || Book::new(self.key.secret_number(module.as_bytes()));
+        Some(self.modules.entry(module).or_insert_with(|| Module { book: book(), ..Module::default() }))
     }
 
     fn watch(&mut self, module: ModuleId, actions: &mut Vec<Action>) -> Judgement {
@@ -236,10 +215,8 @@ impl Machine {
         let first = entry.held.is_none();
         let verdict = entry.heads.offer(bundle);
         entry.held = Some(held.after(entry.held.as_ref()));
-        if matches!(verdict, Verdict::Newest | Verdict::Fresher)
-            && let Some(newest) = entry.heads.newest().cloned()
-        {
-            actions.push(Action::Head { bundle: newest, newer: verdict == Verdict::Newest });
+        if matches!(verdict, Verdict::Newest | Verdict::Fresher) {
+            entry.headed(verdict == Verdict::Newest, actions);
         }
         if let Some(newest) = entry.heads.newest().cloned() {
             actions.push(Action::Gossip { module, payload: [&[BUNDLE], newest.bytes()].concat() });
@@ -267,16 +244,13 @@ impl Machine {
         Judgement::Accept
     }
 
-    fn bundle(&mut self, bytes: &[u8], actions: &mut Vec<Action>) -> Judgement {
-        let Ok(bundle) = CheckedBundle::verify(bytes) else { return Judgement::Reject };
+    fn bundle(&mut self, bundle: CheckedBundle, actions: &mut Vec<Action>) -> Judgement {
         let module = bundle.module();
         let Some(entry) = self.modules.get_mut(&module) else { return Judgement::Ignore };
         let verdict = entry.heads.offer(bundle);
         match verdict {
             Verdict::Newest | Verdict::Fresher => {
-                if let Some(newest) = entry.heads.newest().cloned() {
-                    actions.push(Action::Head { bundle: newest, newer: verdict == Verdict::Newest });
-                }
+                entry.headed(verdict == Verdict::Newest, actions);
                 Judgement::Accept
             }
             Verdict::Forked => {
@@ -290,19 +264,58 @@ impl Machine {
         }
     }
 
-    fn nomination(&mut self, bytes: &[u8], now: u64, actions: &mut Vec<Action>) -> Judgement {
-        let Ok(nomination) = CheckedNomination::verify(bytes) else { return Judgement::Reject };
+    fn nomination(
+        &mut self,
+        nomination: CheckedNomination,
+        from: PeerId,
+        now: u64,
+        actions: &mut Vec<Action>,
+    ) -> Judgement {
         let module = nomination.nomination().module;
-        let own = self.key.public().peer_id() == Some(nomination.peer());
+        let own = self.peer == Some(nomination.peer());
         let Some(entry) = self.modules.get_mut(&module).filter(|_| !own) else { return Judgement::Ignore };
         let (peer, addresses) = (nomination.peer(), nomination.nomination().addresses.clone());
-        match entry.book.offer(nomination, now) {
+        match entry.book.offer(nomination, from, now) {
             Entry::Taken => {
                 actions.push(Action::Learned { module, peer, addresses });
                 Judgement::Accept
             }
             Entry::Old | Entry::Refused => Judgement::Ignore,
         }
+    }
+
+    fn roster(&mut self, roster: CheckedRoster, list: Option<&[u8]>, now: u64, actions: &mut Vec<Action>) -> Judgement {
+        let module = roster.roster().module;
+        let Some(entry) = self.modules.get_mut(&module) else { return Judgement::Ignore };
+        let list = match list.map(|bytes| RosterList::read(roster.roster(), bytes)).transpose() {
+            Ok(list) => list,
+            Err(_) => return Judgement::Reject,
+        };
+        match entry.rostered(roster, list, self.peer, now, actions) {
+            Offered::Taken => Judgement::Accept,
+            Offered::Old | Offered::Stranger => Judgement::Ignore,
+        }
+    }
+
+    fn measured(&mut self, module: ModuleId, peer: PeerId, outcome: Outcome, now: u64) -> Judgement {
+        let Some(entry) = self.modules.get_mut(&module) else { return Judgement::Ignore };
+        entry.book.measure(&peer, outcome, now);
+        Judgement::Accept
+    }
+
+    fn probed(
+        &mut self,
+        module: ModuleId,
+        peer: PeerId,
+        outcome: Outcome,
+        now: u64,
+        actions: &mut Vec<Action>,
+    ) -> Judgement {
+        let Some(entry) = self.modules.get_mut(&module) else { return Judgement::Ignore };
+        entry.book.measure(&peer, outcome, now);
+        entry.tracker.probed(&peer, outcome, now);
+        entry.track(&self.key, self.peer, now, actions);
+        Judgement::Accept
     }
 
     fn readdress(&mut self, addresses: Vec<Multiaddr>, now: u64, actions: &mut Vec<Action>) -> Judgement {
@@ -317,8 +330,13 @@ impl Machine {
     }
 
     fn tick(&mut self, now: u64, actions: &mut Vec<Action>) -> Judgement {
-        for entry in self.modules.values_mut() {
+        for (module, entry) in &mut self.modules {
             entry.book.expire(now);
+            entry.rosters.expire(now);
+            entry.track(&self.key, self.peer, now, actions);
+            for (tracker, list) in entry.rosters.lacking(now) {
+                actions.push(Action::WantList { module: *module, tracker, list });
+            }
             if entry.held.as_ref().is_some_and(|held| held.is_due(now)) {
                 say(entry, &self.key, &self.addresses, now, actions);
             }
@@ -342,3 +360,7 @@ fn say(entry: &mut Module, key: &SecretKey, addresses: &[Multiaddr], now: u64, a
 #[cfg(test)]
 #[path = "machine_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "roster_tests.rs"]
+mod roster_tests;

@@ -19,8 +19,8 @@ use super::{
     run::Run,
 };
 use crate::{
-    machine::{BUNDLE, Event, Judgement, NOMINATION},
-    record::{CheckedBundle, CheckedNomination, ModuleId},
+    machine::{BUNDLE, Event, Judgement, Verified},
+    record::ModuleId,
 };
 
 /// Addresses taken from one identify message.
@@ -207,18 +207,9 @@ impl Run {
     /// The machine's judgement of a gossip message, which must be about its topic's module.
     fn judge(&mut self, from: PeerId, message: &gossipsub::Message) -> Judgement {
         let Some(module) = gossip::module_of(&message.topic) else { return Judgement::Reject };
-        let Some((kind, bytes)) = message.data.split_first() else { return Judgement::Reject };
-        let (about, event) = match *kind {
-            BUNDLE => (
-                CheckedBundle::verify(bytes).ok().map(|bundle| bundle.module()),
-                Event::Bundle { bytes: bytes.to_vec() },
-            ),
-            NOMINATION => (
-                CheckedNomination::verify(bytes).ok().map(|checked| checked.nomination().module),
-                Event::Nomination { bytes: bytes.to_vec(), from },
-            ),
-            _ => return Judgement::Reject,
-        };
-        if about == Some(module) { self.feed(event) } else { Judgement::Reject }
+        match Verified::of_gossip(&message.data) {
+            Ok(record) if record.module() == module => self.feed(Event::Verified { record, from }),
+            _ => Judgement::Reject,
+        }
     }
 }

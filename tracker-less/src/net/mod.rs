@@ -21,6 +21,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+use cid::Cid;
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -36,8 +37,10 @@ use self::{
     streams::Counters,
 };
 use crate::{
+    book::Mirror,
     machine::{self, Judgement},
-    record::{CheckedBundle, CheckedNomination, ModuleId, SecretKey},
+    record::{CheckedBundle, CheckedNomination, CheckedRoster, ModuleId, RosterList, SecretKey},
+    tracker::Probe,
 };
 
 /// Commands waiting for the event loop.
@@ -196,6 +199,24 @@ pub enum NetEvent {
         /// The proof.
         fork: Box<crate::heads::Fork>,
     },
+    /// A mirror is to be probed: what came of it is told with [`machine::Event::Probed`].
+    Probe(Probe),
+    /// The list of a roster is lacking: it is to be asked for, and told with [`machine::Event::Roster`].
+    WantList {
+        /// Of this module.
+        module: ModuleId,
+        /// Whose roster it is of.
+        tracker: PeerId,
+        /// The list.
+        list: Cid,
+    },
+    /// The rosters of a module changed: these are kept and passed on.
+    Rosters {
+        /// Of this module.
+        module: ModuleId,
+        /// Complete ones, the latest first.
+        rosters: Vec<(CheckedRoster, RosterList)>,
+    },
     /// A peer is connected.
     PeerConnected(PeerId),
     /// Its last connection closed.
@@ -326,6 +347,11 @@ impl Swarm {
     /// Verified generations of a module, newest first.
     pub async fn candidates(&self, module: ModuleId) -> Vec<CheckedBundle> {
         self.ask(move |run| run.machine().candidates(&module)).await.unwrap_or_default()
+    }
+
+    /// The mirrors of a module with all that is known of them, best first; this node is not among them.
+    pub async fn book(&self, module: ModuleId) -> Vec<Mirror> {
+        self.ask(move |run| run.machine().book(&module, run::unix_now())).await.unwrap_or_default()
     }
 
     /// Nominations of a module, best first.

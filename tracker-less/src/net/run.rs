@@ -322,6 +322,9 @@ impl Run {
                 self.emit(NetEvent::Head { bundle, newer });
             }
             Action::Forked { module, fork } => self.emit(NetEvent::Forked { module, fork }),
+            Action::Probe(probe) => self.emit(NetEvent::Probe(probe)),
+            Action::WantList { module, tracker, list } => self.emit(NetEvent::WantList { module, tracker, list }),
+            Action::KeepRosters { module, rosters } => self.emit(NetEvent::Rosters { module, rosters }),
             Action::Learned { peer, addresses, .. } => {
                 for address in addresses.into_iter().filter(announceable) {
                     self.book.add(peer, address);

@@ -1,0 +1,109 @@
+//! The rosters of one module that a node keeps, uses and passes on, also when their tracker is gone: the latest of each tracker
+//! of the charter, with its list.
+
+use std::collections::BTreeMap;
+
+use cid::Cid;
+use libp2p_identity::PeerId;
+
+use crate::record::{Charter, CheckedRoster, RosterList};
+
+/// How long after its end a roster is still kept and passed on, seconds: the origin may be gone for good.
+const KEPT_FOR: u64 = 90 * 24 * 3600;
+/// A list that is lacking is asked for again after this, seconds.
+const ASK_EVERY: u64 = 60;
+
+/// What a roster came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    /// News: it is kept. Its list may still be lacking.
+    Taken,
+    /// Known, or older than what is known.
+    Old,
+    /// Its signer does not track this module, as far as is known here.
+    Stranger,
+}
+
+/// What is known of one tracker's word.
+#[derive(Debug, Clone)]
+struct Kept {
+    latest: CheckedRoster,
+    /// The latest whose list is here: it serves until that of a later one is.
+    complete: Option<(CheckedRoster, RosterList)>,
+    asked: Option<u64>,
+}
+
+impl Kept {
+    fn lacks(&self) -> Option<Cid> {
+        let wanted = self.latest.roster().list;
+        let has = self.complete.as_ref().is_some_and(|(roster, _)| roster.bytes() == self.latest.bytes());
+        (!has).then_some(wanted)
+    }
+}
+
+/// The latest roster of each tracker.
+#[derive(Debug, Clone, Default)]
+pub struct Rosters {
+    kept: BTreeMap<PeerId, Kept>,
+}
+
+impl Rosters {
+    /// Takes note of a verified roster and, if it is here, of its list.
+    pub fn offer(&mut self, roster: CheckedRoster, list: Option<RosterList>, charter: &Charter) -> Offered {
+        let tracker = roster.tracker();
+        if !charter.trackers.contains(&tracker) {
+            return Offered::Stranger;
+        }
+        let complete = list.map(|list| (roster.clone(), list));
+        let Some(known) = self.kept.get_mut(&tracker) else {
+            self.kept.insert(tracker, Kept { latest: roster, complete, asked: None });
+            return Offered::Taken;
+        };
+        let (said, new) = (known.latest.roster().issued, roster.roster().issued);
+        let completes = new == said && roster.bytes() == known.latest.bytes() && known.lacks().is_some();
+        if new > said {
+            (known.latest, known.asked) = (roster, None);
+        } else if !(completes && complete.is_some()) {
+            return Offered::Old;
+        }
+        known.complete = complete.or(known.complete.take());
+        Offered::Taken
+    }
+
+    /// A later charter may name other trackers: what the former ones said does not count any more. Gives those that went.
+    pub fn accept(&mut self, charter: &Charter) -> Vec<PeerId> {
+        let gone = self.kept.keys().filter(|tracker| !charter.trackers.contains(tracker)).copied().collect();
+        self.kept.retain(|tracker, _| charter.trackers.contains(tracker));
+        gone
+    }
+
+    /// Drops what ended long ago.
+    pub fn expire(&mut self, now: u64) {
+        self.kept.retain(|_, kept| kept.latest.roster().until.saturating_add(KEPT_FOR) >= now);
+    }
+
+    /// All that are complete, the latest first: what is kept on disk and passed on.
+    pub fn complete(&self) -> Vec<&(CheckedRoster, RosterList)> {
+        let mut complete: Vec<_> = self.kept.values().filter_map(|kept| kept.complete.as_ref()).collect();
+        complete.sort_by_key(|(roster, _)| std::cmp::Reverse(roster.roster().issued));
+        complete
+    }
+
+    /// When this tracker last spoke.
+    pub fn issued(&self, tracker: &PeerId) -> Option<u64> {
+        self.kept.get(tracker).map(|kept| kept.latest.roster().issued)
+    }
+
+    /// Lists to be asked for now, with their trackers; each is named once a minute until it is here.
+    pub fn lacking(&mut self, now: u64) -> Vec<(PeerId, Cid)> {
+        let mut lacking = Vec::new();
+        for (tracker, kept) in &mut self.kept {
+            let waits = kept.asked.is_some_and(|asked| now.abs_diff(asked) < ASK_EVERY);
+            if let Some(list) = kept.lacks().filter(|_| !waits) {
+                kept.asked = Some(now);
+                lacking.push((*tracker, list));
+            }
+        }
+        lacking
+    }
+}
