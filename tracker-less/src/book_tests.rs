@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use super::*;
 use crate::nominate::Held;
 use crate::record::fixtures::{bundle, module};
@@ -17,10 +19,13 @@ fn peer(number: u32) -> PeerId {
 
 /// What node `number` says of generation 1 of module 1, each in a network of its own.
 fn said_by(number: u32, change: impl Fn(&mut Nomination)) -> CheckedNomination {
-    let mut held = Held::new(bundle(1, 1), Coverage::WHOLE, Vec::new());
+    static WORD: LazyLock<Nomination> = LazyLock::new(|| {
+        let mut held = Held::new(bundle(1, 1), Coverage::WHOLE, Vec::new());
+        held.nominate(&key(0), &[], NOW).unwrap().nomination().clone()
+    });
     let [_, _, high, low] = number.to_be_bytes();
-    let address = format!("/ip4/{}.{low}.1.1/tcp/4741", 20 + high).parse().unwrap();
-    let mut nomination = held.nominate(&key(number), &[address], NOW).unwrap().nomination().clone();
+    let mut nomination = WORD.clone();
+    nomination.addresses = vec![format!("/ip4/{}.{low}.1.1/tcp/4741", 20 + high).parse().unwrap()];
     change(&mut nomination);
     CheckedNomination::sign(&key(number), &nomination).unwrap()
 }

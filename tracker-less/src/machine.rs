@@ -330,13 +330,11 @@ impl Machine {
     }
 
     fn tick(&mut self, now: u64, actions: &mut Vec<Action>) -> Judgement {
-        for (module, entry) in &mut self.modules {
+        for entry in self.modules.values_mut() {
             entry.book.expire(now);
             entry.rosters.expire(now);
             entry.track(&self.key, self.peer, now, actions);
-            for (tracker, list) in entry.rosters.lacking(now) {
-                actions.push(Action::WantList { module: *module, tracker, list });
-            }
+            actions.extend(entry.rosters.lacking(now).into_iter().map(|roster| Action::WantList { roster }));
             if entry.held.as_ref().is_some_and(|held| held.is_due(now)) {
                 say(entry, &self.key, &self.addresses, now, actions);
             }

@@ -122,8 +122,8 @@ fn a_claim_that_fails_is_delisted_with_its_probe_and_relisted_with_the_next_that
     assert!(probes(&machine.handle(Event::Tick, NOW + 60 + RETRY).1).is_empty(), "not so soon after a failure");
     let asked = probes(&machine.handle(Event::Tick, NOW + 60 + 2 * RETRY).1);
     assert_eq!(asked.len(), 1);
-    tell(&mut machine, 1, Outcome::Good { rate: 9 }, NOW + 72);
-    assert_eq!(published(&machine.handle(Event::Tick, NOW + 110).1), Some(vec![peer(1)]), "listed again");
+    let actions = tell(&mut machine, 1, Outcome::Good { rate: 9 }, NOW + 72);
+    assert_eq!(published(&actions), Some(vec![peer(1)]), "listed again");
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_roster_is_kept_used_and_told_on() {
     assert_eq!(machine.handle(heard, NOW).0, Judgement::Ignore, "known");
     let wanted = machine.handle(Event::Tick, NOW).1;
     assert!(
-        wanted.iter().any(|action| matches!(action, Action::WantList { tracker, .. } if *tracker == peer(TRACKER)))
+        wanted.iter().any(|action| matches!(action, Action::WantList { roster } if roster.tracker() == peer(TRACKER)))
     );
     assert!(machine.handle(Event::Tick, NOW + 1).1.is_empty(), "asked for once a minute");
     let (judgement, actions) =

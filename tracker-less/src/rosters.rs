@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use cid::Cid;
 use libp2p_identity::PeerId;
 
 use crate::record::{Charter, CheckedRoster, RosterList};
@@ -34,10 +33,8 @@ struct Kept {
 }
 
 impl Kept {
-    fn lacks(&self) -> Option<Cid> {
-        let wanted = self.latest.roster().list;
-        let has = self.complete.as_ref().is_some_and(|(roster, _)| roster.bytes() == self.latest.bytes());
-        (!has).then_some(wanted)
+    fn lacks_list(&self) -> bool {
+        self.complete.as_ref().is_none_or(|(roster, _)| roster.bytes() != self.latest.bytes())
     }
 }
 
@@ -60,7 +57,7 @@ impl Rosters {
             return Offered::Taken;
         };
         let (said, new) = (known.latest.roster().issued, roster.roster().issued);
-        let completes = new == said && roster.bytes() == known.latest.bytes() && known.lacks().is_some();
+        let completes = new == said && roster.bytes() == known.latest.bytes() && known.lacks_list();
         if new > said {
             (known.latest, known.asked) = (roster, None);
         } else if !(completes && complete.is_some()) {
@@ -94,14 +91,14 @@ impl Rosters {
         self.kept.get(tracker).map(|kept| kept.latest.roster().issued)
     }
 
-    /// Lists to be asked for now, with their trackers; each is named once a minute until it is here.
-    pub fn lacking(&mut self, now: u64) -> Vec<(PeerId, Cid)> {
+    /// Rosters whose lists are to be asked for now; each is named once a minute until its list is here.
+    pub fn lacking(&mut self, now: u64) -> Vec<CheckedRoster> {
         let mut lacking = Vec::new();
-        for (tracker, kept) in &mut self.kept {
+        for kept in self.kept.values_mut() {
             let waits = kept.asked.is_some_and(|asked| now.abs_diff(asked) < ASK_EVERY);
-            if let Some(list) = kept.lacks().filter(|_| !waits) {
+            if kept.lacks_list() && !waits {
                 kept.asked = Some(now);
-                lacking.push((*tracker, list));
+                lacking.push(kept.latest.clone());
             }
         }
         lacking

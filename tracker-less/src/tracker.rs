@@ -32,7 +32,7 @@ const MAX_UNREACHED: u32 = 2;
 /// Between two rosters where somebody is taken off, seconds.
 const DELIST_PAUSE: u64 = 5;
 /// Between two rosters where somebody comes on, seconds: others may come on with them.
-const GATHER: u64 = 30;
+const GATHER: u64 = 10;
 /// How long a roster lasts; it is signed anew at half of that, seconds.
 const ROSTER_FOR: u64 = 24 * 3600;
 

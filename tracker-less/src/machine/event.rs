@@ -1,6 +1,5 @@
 //! What the machine takes in and gives out.
 
-use cid::Cid;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
@@ -195,12 +194,8 @@ pub enum Action {
     Probe(Probe),
     /// Ask others for the list of a roster, and tell it with the roster ([`Event::Roster`]).
     WantList {
-        /// The module.
-        module: ModuleId,
-        /// Whose roster it is of.
-        tracker: PeerId,
-        /// The list.
-        list: Cid,
+        /// The roster whose list is lacking.
+        roster: CheckedRoster,
     },
     /// The rosters of a module changed: keep these, in the place of those kept before, and pass them on.
     KeepRosters {

@@ -21,7 +21,6 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use cid::Cid;
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -203,12 +202,8 @@ pub enum NetEvent {
     Probe(Probe),
     /// The list of a roster is lacking: it is to be asked for, and told with [`machine::Event::Roster`].
     WantList {
-        /// Of this module.
-        module: ModuleId,
-        /// Whose roster it is of.
-        tracker: PeerId,
-        /// The list.
-        list: Cid,
+        /// Whose list.
+        roster: CheckedRoster,
     },
     /// The rosters of a module changed: these are kept and passed on.
     Rosters {
@@ -352,6 +347,11 @@ impl Swarm {
     /// The mirrors of a module with all that is known of them, best first; this node is not among them.
     pub async fn book(&self, module: ModuleId) -> Vec<Mirror> {
         self.ask(move |run| run.machine().book(&module, run::unix_now())).await.unwrap_or_default()
+    }
+
+    /// Complete rosters of a module, the latest first.
+    pub async fn rosters(&self, module: ModuleId) -> Vec<(CheckedRoster, RosterList)> {
+        self.ask(move |run| run.machine().rosters(&module)).await.unwrap_or_default()
     }
 
     /// Nominations of a module, best first.

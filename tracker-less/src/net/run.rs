@@ -323,7 +323,7 @@ impl Run {
             }
             Action::Forked { module, fork } => self.emit(NetEvent::Forked { module, fork }),
             Action::Probe(probe) => self.emit(NetEvent::Probe(probe)),
-            Action::WantList { module, tracker, list } => self.emit(NetEvent::WantList { module, tracker, list }),
+            Action::WantList { roster } => self.emit(NetEvent::WantList { roster }),
             Action::KeepRosters { module, rosters } => self.emit(NetEvent::Rosters { module, rosters }),
             Action::Learned { peer, addresses, .. } => {
                 for address in addresses.into_iter().filter(announceable) {

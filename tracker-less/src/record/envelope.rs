@@ -153,8 +153,8 @@ pub(super) fn decode<T: Serialize + DeserializeOwned>(domain: Domain, bytes: &[u
     if encode(&value) == bytes { Ok(value) } else { Err(domain.malformed()) }
 }
 
-/// What content-addressed dag-cbor is called: CIDv1, BLAKE3-256.
-pub(super) fn name(bytes: &[u8]) -> Cid {
+/// What content that is one block is called, a root as well: CIDv1, dag-cbor, BLAKE3-256.
+pub fn cid_of(bytes: &[u8]) -> Cid {
     // A digest of 32 bytes always fits.
     let hash = Multihash::wrap(BLAKE3, blake3::hash(bytes).as_bytes()).unwrap_or_default();
     Cid::new_v1(DAG_CBOR, hash)

@@ -19,7 +19,7 @@ mod tests;
 
 pub use bundle::CheckedBundle;
 pub use charter::{Accepted, Charter};
-pub use envelope::{Envelope, Hash32, RecordError};
+pub use envelope::{Envelope, Hash32, RecordError, cid_of};
 pub use fresh::Fresh;
 pub use head::Head;
 pub use id::{Generation, IdError, ModuleId, ModuleName, PublisherId};

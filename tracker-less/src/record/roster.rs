@@ -8,7 +8,7 @@ use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::envelope::{Domain, Envelope, Raw, RecordError, array, check_root, decode, encode, name};
+use super::envelope::{Domain, Envelope, Raw, RecordError, array, check_root, cid_of, decode, encode};
 use super::id::ModuleId;
 use super::key::SecretKey;
 use super::nomination::CheckedNomination;
@@ -144,7 +144,7 @@ impl RosterList {
         let raw: Vec<RawListed> =
             rows.iter().map(|row| (ByteBuf::from(row.nomination.bytes()), row.lag, row.rate, row.probed)).collect();
         let bytes = encode(&raw);
-        Self { rows, cid: name(&bytes), bytes }
+        Self { rows, cid: cid_of(&bytes), bytes }
     }
 
     /// Reads the list that this roster names.
@@ -155,7 +155,7 @@ impl RosterList {
         if bytes.len() > MAX_LIST {
             return Err(RecordError::TooLong { what: LIST.what, size: bytes.len(), max: MAX_LIST });
         }
-        let cid = name(bytes);
+        let cid = cid_of(bytes);
         if cid != roster.list {
             return Err(LIST.invalid("not the list that the roster names"));
         }

@@ -4,13 +4,12 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use cid::Cid;
 use libp2p_identity::PeerId;
 
 use super::node::Message;
 use super::scenario::Step;
 use crate::book::Outcome;
-use crate::record::CheckedBundle;
+use crate::record::{CheckedBundle, CheckedRoster};
 
 /// Something that will happen.
 pub(super) enum What {
@@ -23,7 +22,7 @@ pub(super) enum What {
     /// A probe comes back.
     Probed { node: usize, peer: PeerId, outcome: Outcome },
     /// The list of a roster is looked for.
-    List { node: usize, tracker: PeerId, list: Cid },
+    List { node: usize, roster: Box<CheckedRoster> },
     /// A mirror has fetched a generation.
     Fetched { node: usize, bundle: Box<CheckedBundle> },
     /// The script goes on.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use cid::Cid;
 use libp2p_identity::PeerId;
 
 use super::network::{Queue, What};
@@ -13,7 +12,7 @@ use super::scenario::{Scenario, Step};
 use crate::book::Outcome;
 use crate::machine::{Action, Event, Judgement, Verified};
 use crate::record::fixtures::{charter, head, module, root_key};
-use crate::record::{CheckedBundle, Coverage, Fresh, Generation, ModuleId};
+use crate::record::{CheckedBundle, CheckedRoster, Coverage, Fresh, Generation, ModuleId};
 
 /// When runs begin, seconds since the epoch: late enough for clocks that are ten years slow.
 pub(super) const START: u64 = 2_000_000_000;
@@ -125,7 +124,7 @@ impl World {
                     let module = self.module;
                     self.feed(node, Event::Probed { module, peer, outcome });
                 }
-                What::List { node, tracker, list } => self.bring_list(node, tracker, list),
+                What::List { node, roster } => self.bring_list(node, &roster),
                 What::Fetched { node, bundle } => self.place(node, *bundle),
                 What::Step(step) => self.step(step),
             }
@@ -176,9 +175,9 @@ impl World {
                 let back = self.now + 4 * self.latency();
                 self.queue.put(back, What::Probed { node: at, peer: probe.peer, outcome });
             }
-            Action::WantList { tracker, list, .. } => {
+            Action::WantList { roster } => {
                 let later = self.now + 2 * self.latency();
-                self.queue.put(later, What::List { node: at, tracker, list });
+                self.queue.put(later, What::List { node: at, roster: Box::new(roster) });
             }
             _ => {}
         }
@@ -360,8 +359,8 @@ impl World {
     }
 
     /// Asks the tracker, then the neighbours, for the list of a roster.
-    fn bring_list(&mut self, at: usize, tracker: PeerId, list: Cid) {
-        let tracker = self.by_peer.get(&tracker).copied();
+    fn bring_list(&mut self, at: usize, wanted: &CheckedRoster) {
+        let (tracker, list) = (self.by_peer.get(&wanted.tracker()).copied(), wanted.roster().list);
         let asked: Vec<usize> = tracker.into_iter().chain(self.nodes[at].links.iter().copied()).collect();
         for other in asked.into_iter().filter(|other| self.reaches(at, *other)) {
             let found = self.nodes[other].machine.rosters(&self.module).into_iter().find(|(_, own)| own.cid() == list);
