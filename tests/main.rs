@@ -21,6 +21,7 @@ mod keys;
 mod liars;
 mod lockfile;
 mod locks;
+mod mirrors;
 mod nominate;
 mod publish;
 mod rsync;

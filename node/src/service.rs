@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracker_less::machine::Event;
-use tracker_less::net::{self, DhtMode, NetEvent};
+use tracker_less::net::{self, DhtMode};
 use tracker_less::record::{CheckedBundle, ModuleId, PublicKey, SecretKey};
 
 use crate::attach::doorkeeper::Doorkeeper;
@@ -32,6 +32,7 @@ use crate::wire::{self, Deadlines, Limits};
 mod export;
 mod house;
 mod keys;
+mod news;
 
 pub use export::export_placed;
 use house::{keep_house, keep_records, records, remember_peers};
@@ -121,7 +122,7 @@ impl Service {
         let node = Arc::new(Node { state, index, swarm, shelf: Arc::new(shelf) });
         let (news, mut tasks) = (Arc::new(Notify::new()), JoinSet::new());
         tasks.spawn(accept(Arc::clone(&node), incoming));
-        tasks.spawn(listen(Arc::clone(&node), events, Arc::clone(&news)));
+        tasks.spawn(news::listen(Arc::clone(&node), events, Arc::clone(&news)));
         tasks.spawn(attend(Arc::clone(&node), notices));
         let mut service = Self { node, settings, news, doorkeeper: Mutex::default(), tasks, _lock: lock };
         if service.serves() {
@@ -332,12 +333,7 @@ async fn hold(node: &Arc<Node>, module: &ModuleRef) -> Result<(), SyncError> {
     if let Some(seen) = node.seen(module)? {
         node.shelf.heard_of(&seen);
         node.swarm.tell(Event::Watch { module: module.id }).await;
-        if let Some(fork) = node.fork(module)? {
-            for half in [&fork.first, &fork.second] {
-                node.swarm.tell(Event::Bundle { bytes: half.bytes().to_vec() }).await;
-            }
-        }
-        node.swarm.tell(Event::Bundle { bytes: seen.bytes().to_vec() }).await;
+        node.recall(module).await?;
     }
     node.swarm.tell(hold).await;
     Ok(())
@@ -384,28 +380,6 @@ async fn accept(node: Arc<Node>, mut incoming: net::Incoming) {
                 tracing::debug!(%peer, %error, "stream ended");
             }
         });
-    }
-}
-
-/// What the swarm tells: the newest heads reach the disk.
-async fn listen(node: Arc<Node>, mut events: net::Events, news: Arc<Notify>) {
-    while let Some(event) = events.recv().await {
-        match event {
-            NetEvent::Head { bundle, .. } => {
-                if let Err(error) = node.note_seen(&bundle) {
-                    tracing::error!(%error, "the newest head could not be kept");
-                }
-                node.shelf.heard_of(&bundle);
-                news.notify_one();
-            }
-            NetEvent::Forked { module, fork } => {
-                tracing::error!(%module, "fork: two heads contradict each other; both are kept as proof");
-                if let Err(error) = node.note_fork(&fork) {
-                    tracing::error!(%error, "the proof of a fork could not be kept");
-                }
-            }
-            _ => {}
-        }
     }
 }
 

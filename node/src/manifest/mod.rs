@@ -8,6 +8,7 @@ pub mod former;
 pub mod frontier;
 pub mod page;
 pub mod path;
+pub mod rank;
 pub mod regex;
 pub mod select;
 pub mod selection;

@@ -15,6 +15,7 @@ use super::former::Former;
 use super::frontier::Frontier;
 use super::page::{MAX_PAGE, Page, PageError, RootNode};
 use super::path::{Name, TreePath};
+use super::rank;
 use super::select::Selector;
 use super::tree::{build_directory, ends_page};
 use super::walk::{Pages, Walk, WalkError};
@@ -69,6 +70,24 @@ fn sample(store: &mut Store) -> Cid {
     let below = store.directory(vec![file("x", b"hello\n"), file("y", b"")]);
     let empty = store.directory(Vec::new());
     store.root(vec![dir("a", below), dir("empty", empty), symlink("link", "a/x"), file("z", &[7; 300_000])])
+}
+
+#[test]
+fn an_entry_is_found_by_its_number_without_a_walk() {
+    let mut store = Store::default();
+    let many = store.directory((0..3000).map(|number| file(&format!("f{number:05}"), b"x")).collect());
+    let below = store.directory(vec![file("x", b"hello\n"), dir("z", many.clone())]);
+    let empty = store.directory(Vec::new());
+    let root =
+        store.root(vec![dir("a", below), dir("b", empty), symlink("link", "a/x"), dir("m", many), file("z", b"")]);
+    let all = Selector::all();
+    let items: Vec<_> = Walk::new(&store, &root, &all).unwrap().map(Result::unwrap).collect();
+    assert_eq!(items.len() as u64, rank::count(&store, &root).unwrap());
+    for item in &items {
+        assert_eq!(rank::entry(&store, &root, item.number).unwrap().as_ref(), Some(&item.entry), "{}", item.path);
+    }
+    assert_eq!(rank::entry(&store, &root, items.len() as u64).unwrap(), None);
+    assert_eq!(rank::entry(&store, &root, u64::MAX).unwrap(), None);
 }
 
 #[test]

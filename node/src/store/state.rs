@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! version   node.key   keys/NAME.{key,head}   peers   bootstrap   records   origins.toml   dests/HASH.{toml,bundle}
-//! modules/PUBLISHER/MODULE.{toml,seen,placed,held,fork-a,fork-b,damaged}
+//! modules/PUBLISHER/MODULE.{toml,seen,rosters,placed,held,fork-a,fork-b,damaged}
 //! ```
 //!
 //! `NAME.key` is a publisher's root key. It signs heads too, until `rotate` makes `NAME.head` (the root's public key, then the

@@ -1,6 +1,10 @@
 //! The bytes of a pass: patches where an old version stands, then everything else from all sources at once.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracker_less::book::Outcome;
+use tracker_less::machine::Event;
 
 use super::fetch::{Download, Progress};
 use super::pass::{Report, Request, blocking};
@@ -8,6 +12,7 @@ use super::patches::{self, Basis, Ground};
 use super::plan::{self, Want};
 use super::shelf::Arriving;
 use super::source::{Finder, Source};
+use super::supply::SourceName;
 use super::{Node, SourceRow, SyncError};
 use crate::manifest::path::TreePath;
 use crate::store::files::Dir;
@@ -49,9 +54,23 @@ impl Bringing<'_> {
         shelf.set_arriving(module, Some(Arc::clone(&arriving)));
         let (stage, progress) = (Arc::clone(self.stage), Arc::clone(self.progress));
         let download = blocking(move || Download::new(module, root, stage, wants, arriving, progress)).await?;
+        let start = Instant::now();
         let rows = download.throttled(self.request.bwlimit).run(sources, finder).await;
         shelf.set_arriving(module, None);
-        Ok(merge(patched, rows?))
+        let rows = rows?;
+        self.measure(&rows, start.elapsed()).await;
+        Ok(merge(patched, rows))
+    }
+
+    /// The mirror book learns who gave what, and how fast.
+    async fn measure(&self, rows: &[SourceRow], took: Duration) {
+        for row in rows.iter().filter(|row| row.received > 0 || row.bad > 0) {
+            let SourceName::Peer(peer) = row.name else { continue };
+            let rate = u128::from(row.received) * 1_000_000 / took.as_micros().max(1);
+            let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+            let outcome = if row.bad > 0 { Outcome::Lacking } else { Outcome::Good { rate } };
+            self.node.swarm.tell(Event::Measured { module: self.request.module.id, peer, outcome }).await;
+        }
     }
 
     async fn patch(

@@ -40,6 +40,25 @@ impl Node {
         Ok(())
     }
 
+    /// Tells the swarm what is remembered of a module: the proof of a fork, its highest head, the rosters of its trackers.
+    ///
+    /// # Errors
+    /// The state directory fails.
+    pub async fn recall(&self, module: &ModuleRef) -> Result<(), SyncError> {
+        if let Some(fork) = self.fork(module)? {
+            for half in [&fork.first, &fork.second] {
+                self.swarm.tell(Event::Bundle { bytes: half.bytes().to_vec() }).await;
+            }
+        }
+        if let Some(seen) = self.seen(module)? {
+            self.swarm.tell(Event::Bundle { bytes: seen.bytes().to_vec() }).await;
+        }
+        for (bytes, list) in self.marks(module)?.rosters()? {
+            self.swarm.tell(Event::Roster { bytes, list: Some(list) }).await;
+        }
+        Ok(())
+    }
+
     /// Raises the mark `seen`, unless this bundle is below it or contradicts it.
     ///
     /// # Errors

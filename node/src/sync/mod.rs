@@ -17,6 +17,7 @@ mod patches;
 pub mod pick;
 pub mod place;
 pub mod plan;
+pub mod probe;
 pub mod proposal;
 pub mod publish;
 pub mod resolve;

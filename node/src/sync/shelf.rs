@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use cid::Cid;
 use libp2p::PeerId;
 use tokio::sync::mpsc;
-use tracker_less::record::{CheckedBundle, Generation, ModuleId};
+use tracker_less::record::{CheckedBundle, CheckedRoster, Generation, ModuleId, RosterList};
 
 use super::deltas;
 use super::fetch::SMALL;
@@ -93,6 +93,7 @@ struct Module {
     holding: Option<Arc<Holding>>,
     arriving: Option<Arc<Arriving>>,
     nominations: Vec<Vec<u8>>,
+    rosters: Vec<(CheckedRoster, RosterList)>,
 }
 
 /// What this node hands out, by module.
@@ -148,6 +149,11 @@ impl Shelf {
     /// Nominations to pass on.
     pub fn set_nominations(&self, module: ModuleId, nominations: Vec<Vec<u8>>) {
         self.change(module, |entry| entry.nominations = nominations);
+    }
+
+    /// Rosters to pass on, the latest first.
+    pub fn set_rosters(&self, module: ModuleId, rosters: Vec<(CheckedRoster, RosterList)>) {
+        self.change(module, |entry| entry.rosters = rosters);
     }
 
     /// What is held of a module.
@@ -210,7 +216,22 @@ impl Provider for Shelf {
         self.look(module, |module| Some(module.nominations.clone())).unwrap_or_default()
     }
 
-    fn page(&self, _module: &ModuleId, cid: &Cid) -> Option<Vec<u8>> {
+    fn rosters(&self, module: &ModuleId, since: u64) -> Vec<Vec<u8>> {
+        let later = |module: &Module| {
+            let later = module.rosters.iter().filter(|(roster, _)| roster.roster().issued > since);
+            Some(later.map(|(roster, _)| roster.bytes().to_vec()).collect())
+        };
+        self.look(module, later).unwrap_or_default()
+    }
+
+    fn page(&self, module: &ModuleId, cid: &Cid) -> Option<Vec<u8>> {
+        let list = |module: &Module| {
+            let list = module.rosters.iter().find(|(_, list)| list.cid() == *cid);
+            list.map(|(_, list)| list.bytes().to_vec())
+        };
+        if let Some(list) = self.look(module, list) {
+            return Some(list);
+        }
         self.index.page(cid).ok().flatten()
     }
 

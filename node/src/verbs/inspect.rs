@@ -1,4 +1,4 @@
-//! Looking without changing anything: `cat`, `resolve`, `mirrors`, `motd`.
+//! Looking without changing anything: `cat`, `resolve`, `motd`.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -196,41 +196,6 @@ async fn origin_of(service: &Service, reference: &Reference, found: &Resolved) -
 /// How a copy is told from what its origin publishes itself.
 pub(super) fn copy_of(from: &str) -> String {
     format!("unofficial: somebody's copy of {}", escape(from.as_bytes()))
-}
-
-/// Mirrors by their own word.
-///
-/// # Errors
-/// The reference is none.
-pub async fn mirrors(service: &Service, wish: &Target, out: &Output) -> Result<Value, Failure> {
-    let reference = reference(&wish.reference)?;
-    let node = &service.node;
-    let hints = service.hints_with(&reference.peers);
-    let mut finder = Finder::start(Arc::clone(node), reference.module.clone(), hints);
-    let found = find_head(node, &reference.module, reference.at, &mut finder).await;
-    let mut newest = found.as_ref().map_or(0, |found| found.newest.seq);
-    let nominations = node.swarm.mirrors(reference.module.id).await;
-    newest = newest.max(nominations.iter().map(|mirror| mirror.nomination().seq).max().unwrap_or(0));
-    let now = unix_now();
-    let trackers = found.as_ref().map_or_else(|_| Vec::new(), |found| found.bundle.charter().trackers.clone());
-    for mirror in &nominations {
-        let said = mirror.nomination();
-        let (peer, part) = (mirror.peer(), f64::from(said.coverage.ten_thousandths()) / 10_000.0);
-        let age = now.saturating_sub(said.issued);
-        let role = if trackers.contains(&peer) { "publisher" } else { "mirror" };
-        out.line(format!("{peer}  @{}  {:.0} %  {age} s ago  (self-report)", said.seq, part * 100.0)).await;
-        out.say(Event::Row(json!({
-            "peer_id": peer.to_string(), "role": role, "seq": said.seq, "lag": newest - said.seq,
-            "lag_s": Value::Null, "coverage": part, "last_seen": said.issued, "rate": Value::Null, "by": "self",
-        })))
-        .await;
-    }
-    if nominations.is_empty()
-        && let Err(error) = found
-    {
-        return Err(error.into());
-    }
-    Ok(Value::Null)
 }
 
 /// The lines that lead others to a module, or to all that are published here: MOTD, DNS, web.

@@ -7,6 +7,7 @@ pub mod inspect;
 mod itemize;
 pub mod keys;
 pub mod list;
+mod mirrors;
 pub mod nominate;
 pub mod pass;
 pub mod publish;
@@ -161,7 +162,7 @@ pub async fn perform(service: &Service, verb: Verb, out: &Output) -> Result<Valu
         Verb::Log(request) => compare::log(service, &request, out).await,
         Verb::Cat(request) => inspect::cat(service, &request, out).await,
         Verb::Resolve(request) => inspect::resolve(service, &request, out).await,
-        Verb::Mirrors(request) => inspect::mirrors(service, &request, out).await,
+        Verb::Mirrors(request) => mirrors::mirrors(service, &request, out).await,
         Verb::Forget(request) => upkeep::forget(service, &request).await,
         Verb::Withdraw(request) => upkeep::withdraw(service, &request).await,
         Verb::Take(request) => keys::take(service, &request, out).await,

@@ -130,15 +130,17 @@ impl PeerClient {
         }
     }
 
-    /// What is new in `module` beyond `have`, with up to `sample` nominations; `tell` is passed on to the other side.
+    /// What is new in `module` beyond `have`, with up to `sample` nominations and the rosters issued after `since` (Unix
+    /// seconds); `tell` is passed on to the other side.
     pub async fn head(
         &self,
         module: ModuleId,
         have: Option<Known>,
         tell: Option<Told>,
         sample: u32,
+        since: u64,
     ) -> Result<HeadReply, Error> {
-        match self.ask(Message::GetHead(GetHead { module, have, tell, sample })).await? {
+        match self.ask(Message::GetHead(GetHead { module, have, tell, sample, since })).await? {
             Message::Head(reply) => Ok(reply),
             _ => Err(Error::Closed),
         }

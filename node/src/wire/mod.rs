@@ -44,7 +44,11 @@ pub trait Provider: Send + Sync + 'static {
     fn holds(&self, module: &ModuleId) -> Vec<Held>;
     /// A sample of signed nominations for the module.
     fn nominations(&self, module: &ModuleId) -> Vec<Vec<u8>>;
-    /// The bytes of a page of one of the module's trees.
+    /// Signed rosters of the module's trackers issued after `since` (Unix seconds), the latest first.
+    fn rosters(&self, _module: &ModuleId, _since: u64) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+    /// The bytes of a page of one of the module's trees, or of the list of one of its rosters.
     fn page(&self, module: &ModuleId, cid: &Cid) -> Option<Vec<u8>>;
     /// New pages made from former ones, as many slots from the first on as one answer holds.
     fn page_patches(&self, module: &ModuleId, pages: &[(Short, Short)]) -> PagePatches;

@@ -116,6 +116,8 @@ pub struct GetHead {
     pub tell: Option<Told>,
     /// How many nominations are wanted.
     pub sample: u32,
+    /// Rosters issued after this are wanted, Unix seconds: that of the latest known.
+    pub since: u64,
 }
 
 /// A generation of which something is held.
@@ -151,6 +153,8 @@ pub struct HeadReply {
     pub holds: Vec<Held>,
     /// A sample of signed nominations.
     pub nominations: Vec<ByteBuf>,
+    /// Signed rosters, the latest first; their lists are asked for as pages.
+    pub rosters: Vec<ByteBuf>,
 }
 
 /// Asks for pages of a tree.

@@ -22,6 +22,10 @@ pub const MAX_BUNDLE: usize = 4 << 10;
 pub const MAX_NOMINATION: usize = 1 << 10;
 /// Nominations in one message.
 pub const MAX_NOMINATIONS: usize = 16;
+/// Largest roster in bytes.
+pub const MAX_ROSTER: usize = tracker_less::record::roster::MAX_ROSTER;
+/// Rosters in one answer.
+pub const MAX_ROSTERS: usize = 4;
 /// Generations in one answer.
 pub const MAX_HOLDS: usize = 8;
 /// Bytes of text in a hello or a refusal.
@@ -175,6 +179,9 @@ fn head(get: &GetHead, reply: &HeadReply) -> Result<(), &'static str> {
     }
     if u32::try_from(reply.nominations.len()).map_or(true, |count| count > get.sample) {
         return Err("more nominations than were asked for");
+    }
+    if reply.rosters.len() > MAX_ROSTERS || reply.rosters.iter().any(|roster| roster.len() > MAX_ROSTER) {
+        return Err("too many rosters, or one over the size cap");
     }
     nominations(&reply.nominations)
 }

@@ -281,7 +281,7 @@ fn fitting(parts: impl Iterator<Item = Option<Vec<u8>>>) -> Parts {
 
 /// Takes in what is told, then says what is new.
 fn head(get: GetHead, provider: &dyn Provider, peer: PeerId) -> HeadReply {
-    if let Some(Told { bundle, nominations }) = get.tell {
+    if let Some(Told { bundle, nominations }) = get.tell.clone() {
         let records = nominations.into_iter().map(ByteBuf::into_vec).collect();
         provider.heard(peer, bundle.into_iter().map(ByteBuf::into_vec).collect(), records);
     }
@@ -296,7 +296,13 @@ fn head(get: GetHead, provider: &dyn Provider, peer: PeerId) -> HeadReply {
         held: held.map(|bundle| ByteBuf::from(bundle.bytes())),
         holds,
         nominations: sample(provider, &get.module, wanted),
+        rosters: rosters(provider, &get),
     }
+}
+
+fn rosters(provider: &dyn Provider, get: &GetHead) -> Vec<ByteBuf> {
+    let rosters = provider.rosters(&get.module, get.since).into_iter();
+    rosters.filter(|roster| roster.len() <= rules::MAX_ROSTER).take(rules::MAX_ROSTERS).map(ByteBuf::from).collect()
 }
 
 fn sample(provider: &dyn Provider, module: &ModuleId, count: usize) -> Vec<ByteBuf> {

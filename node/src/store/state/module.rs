@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_bytes::{ByteBuf, Bytes};
 
 use super::{MAX_FILE, StateError, durable};
 use crate::manifest::selection::Selection;
@@ -72,6 +73,9 @@ pub struct Placed {
     pub head: String,
 }
 
+/// A roster and its list, as received.
+pub type Roster = (Vec<u8>, Vec<u8>);
+
 /// The files of one module.
 #[derive(Clone, Debug)]
 pub struct Module {
@@ -132,6 +136,20 @@ impl Module {
         durable::remove(&self.dir, &self.file("fork-b"))?;
         durable::write(&self.dir, &self.file("fork-a"), a)?;
         durable::write(&self.dir, &self.file("fork-b"), b)
+    }
+
+    /// Rosters of the module's trackers; what cannot be read is as good as none.
+    pub fn rosters(&self) -> Result<Vec<Roster>, StateError> {
+        let Some(bytes) = durable::read(&self.dir, &self.file("rosters"), MAX_FILE)? else { return Ok(Vec::new()) };
+        let pairs: Vec<(ByteBuf, ByteBuf)> = serde_ipld_dagcbor::from_slice(&bytes).unwrap_or_default();
+        Ok(pairs.into_iter().map(|(roster, list)| (roster.into_vec(), list.into_vec())).collect())
+    }
+
+    /// Replaces the rosters kept.
+    pub fn set_rosters(&self, rosters: &[(&[u8], &[u8])]) -> Result<(), StateError> {
+        let pairs: Vec<_> = rosters.iter().map(|(roster, list)| (Bytes::new(roster), Bytes::new(list))).collect();
+        let bytes = serde_ipld_dagcbor::to_vec(&pairs).unwrap_or_default();
+        durable::write(&self.dir, &self.file("rosters"), &bytes)
     }
 
     /// Tree paths of files whose bytes were found not to be what was placed.

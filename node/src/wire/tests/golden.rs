@@ -27,10 +27,16 @@ fn frames() -> Vec<(&'static str, Frame)> {
         have: Some(Known::of(&bundle())),
         tell: Some(Told { bundle: Some(b"bundle".to_vec().into()), nominations: nominations.clone() }),
         sample: 16,
+        since: 1_700_000_000,
     };
     let holds = vec![Held { epoch: 1, seq: 41, root: page_id(1), whole: true }];
-    let head =
-        HeadReply { bundle: Some(b"bundle".to_vec().into()), held: None, holds, nominations: nominations.clone() };
+    let head = HeadReply {
+        bundle: Some(b"bundle".to_vec().into()),
+        held: None,
+        holds,
+        nominations: nominations.clone(),
+        rosters: vec![b"roster".to_vec().into()],
+    };
     let get_range = GetRange { module: module(), id: content(1), size: 100_000, start: 65_536, length: 34_464 };
     let (old, id) = (Short::from(&content(1)), Short::from(&content(2)));
     let pair = Pair { old, old_size: 3 << 20, id, size: 2 << 20, window: 1 };

@@ -54,7 +54,7 @@ async fn a_request_that_breaks_a_rule_is_refused_and_ends_the_stream() {
     let files = |files: Vec<_>| request(Message::GetBatch(GetBatch { module: module(), files }));
     let tell = |nomination: usize, count: usize| {
         let told = Told { bundle: None, nominations: vec![vec![0; nomination].into(); count] };
-        request(Message::GetHead(GetHead { module: module(), have: None, tell: Some(told), sample: 0 }))
+        request(Message::GetHead(GetHead { module: module(), have: None, tell: Some(told), sample: 0, since: 0 }))
     };
     let mut unknown = range(0, 16_384);
     unknown[4] = 64;

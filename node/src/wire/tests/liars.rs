@@ -40,7 +40,7 @@ fn batch(request: u32, parts: &[&[u8]]) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_wrong_answer_is_a_lie() {
-    let head = HeadReply { bundle: None, held: None, holds: Vec::new(), nominations: Vec::new() };
+    let head = HeadReply { bundle: None, held: None, holds: Vec::new(), nominations: Vec::new(), rosters: Vec::new() };
     let mut odd_flags = batch(1, &[b"four"]);
     odd_flags[5] = 2;
     let mut not_packed = batch(1, &[b"four"]);

@@ -63,7 +63,7 @@ async fn ranges_and_maps_are_answered() {
 async fn an_unchanged_head_costs_under_400_bytes() {
     let client = served(&Arc::new(Shelf::default()), PATIENT).await;
     let before = client.counters();
-    let reply = client.head(module(), Some(Known::of(&bundle())), None, 0).await.unwrap();
+    let reply = client.head(module(), Some(Known::of(&bundle())), None, 0, 0).await.unwrap();
     assert_eq!((reply.bundle, reply.holds.len()), (None, 1));
     let after = client.counters();
     let bytes = after.received + after.sent - before.received - before.sent;
@@ -75,7 +75,7 @@ async fn a_head_is_sent_to_those_who_have_another_or_a_staler_one() {
     let client = served(&Arc::new(Shelf { nominations: vec![vec![1; 300]; 20], ..Shelf::default() }), PATIENT).await;
     let known = Known::of(&bundle());
     for have in [None, Some(Known { seq: 40, ..known.clone() }), Some(Known { issued: 0, ..known })] {
-        let reply = client.head(module(), have, None, 5).await.unwrap();
+        let reply = client.head(module(), have, None, 5, 0).await.unwrap();
         assert_eq!(reply.bundle.unwrap(), bundle().bytes());
         assert_eq!(reply.nominations.len(), 5);
     }
@@ -86,7 +86,7 @@ async fn what_a_client_tells_is_heard() {
     let shelf = Arc::new(Shelf::default());
     let client = served(&shelf, PATIENT).await;
     let tell = Told { bundle: Some(vec![1; 10].into()), nominations: vec![vec![2; 20].into()] };
-    client.head(ModuleId::from_bytes([1; 32]), None, Some(tell), 0).await.unwrap();
+    client.head(ModuleId::from_bytes([1; 32]), None, Some(tell), 0, 0).await.unwrap();
     assert_eq!(*shelf.heard.lock().unwrap(), [vec![1; 10], vec![2; 20]]);
 }
 
