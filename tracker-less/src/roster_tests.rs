@@ -127,6 +127,24 @@ fn a_claim_that_fails_is_delisted_with_its_probe_and_relisted_with_the_next_that
 }
 
 #[test]
+fn a_flood_of_new_names_does_not_keep_the_tracker_from_those_it_vouches_for() {
+    let mut machine = tracker(&[1, 2]);
+    machine.handle(Event::Tick, NOW);
+    tell(&mut machine, 1, Outcome::Good { rate: 5 }, NOW);
+    tell(&mut machine, 2, Outcome::Good { rate: 5 }, NOW);
+    for number in 101..200 {
+        let bytes = said_by(number, |_| ()).bytes().to_vec();
+        machine.handle(Event::Nomination { bytes, from: peer(90) }, NOW);
+    }
+    let speaks_for_itself = said_by(3, |_| ());
+    hear(&mut machine, speaks_for_itself, NOW);
+    let asked: Vec<PeerId> =
+        probes(&machine.handle(Event::Tick, NOW + PROBE_EVERY).1).iter().map(|probe| probe.peer).collect();
+    assert_eq!(asked.len(), 8, "no more at once");
+    assert!([1, 2, 3].iter().all(|number| asked.contains(&peer(*number))));
+}
+
+#[test]
 fn one_that_is_not_reached_has_a_second_chance_and_one_whose_word_expired_none() {
     let mut machine = tracker(&[1, 2]);
     machine.handle(Event::Tick, NOW);

@@ -1,10 +1,11 @@
 //! A tracker node's side: it probes what mirrors claim, and puts on its roster what passed. A self-report alone puts nobody there.
 //!
 //! Stated times: a mirror is probed at once when it says something new (but not more often than every [`RETRY`] seconds), and
-//! every [`PROBE_EVERY`] seconds while it says the same. One that gives wrong bytes or lacks what it claims leaves the roster with
+//! every [`PROBE_EVERY`] seconds while it says the same (2 seconds a mirror where there are over 300). One that gives wrong bytes or lacks what it claims leaves the roster with
 //! that probe, one that is not reached with the second in a row, one whose word expired at the next tick. It comes back with the
 //! first probe that it passes: the pause after a failure doubles, up to [`PROBE_EVERY`].
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use cid::Cid;
@@ -21,6 +22,8 @@ use crate::record::{
 
 /// Between two probes of a mirror that says nothing new, seconds.
 pub const PROBE_EVERY: u64 = 600;
+/// A tracker of many mirrors takes longer: so many seconds a mirror.
+const PACE: u64 = 2;
 /// The shortest pause between two probes of a mirror, seconds; it doubles with every failure in a row.
 pub const RETRY: u64 = 5;
 /// Probes under way at once, of one module.
@@ -75,9 +78,10 @@ struct Passed {
 }
 
 impl Tracked {
-    fn due(&self, claim: (Generation, Coverage)) -> u64 {
+    /// When it is to be probed again; `pause` is that between two probes of the same claim.
+    fn due(&self, claim: (Generation, Coverage), pause: u64) -> u64 {
         let backoff = RETRY.saturating_mul(1 << self.failures.min(10)).min(PROBE_EVERY);
-        let pause = if claim == self.claim && self.failures == 0 { PROBE_EVERY } else { backoff };
+        let pause = if claim == self.claim && self.failures == 0 { pause } else { backoff };
         self.probed.saturating_add(pause)
     }
 }
@@ -96,7 +100,8 @@ impl Tracker {
         let Some(newest) = heads.newest() else { return Vec::new() };
         let (module, trackers) = (newest.module(), &newest.charter().trackers);
         self.mirrors.retain(|peer, _| book.get(peer).is_some());
-        let mut due: Vec<(u64, &CheckedNomination)> = Vec::new();
+        let pause = PROBE_EVERY.max(PACE.saturating_mul(u64::try_from(self.mirrors.len()).unwrap_or(u64::MAX)));
+        let (mut known, mut new) = (Vec::new(), Vec::new());
         for mirror in book.all().filter(|mirror| mirror.is_current(now)) {
             let nomination = mirror.nomination();
             let said = nomination.nomination();
@@ -105,22 +110,30 @@ impl Tracker {
             }
             let claim = (said.generation(), said.coverage);
             match self.mirrors.get_mut(&nomination.peer()) {
-                None => due.push((0, nomination)),
+                None => new.push((Reverse(mirror.standing(now)), 0, nomination)),
                 Some(tracked) => {
                     // After a jump of the clock nothing waits for the old time.
                     tracked.probed = tracked.probed.min(now);
                     let is_lost = tracked.probed.saturating_add(LOST) <= now;
-                    let at = tracked.due(claim);
+                    let at = tracked.due(claim, pause);
                     if at <= now && (tracked.underway.is_none() || is_lost) {
-                        due.push((at, nomination));
+                        let due = (Reverse(mirror.standing(now)), at, nomination);
+                        if tracked.passed.is_some() { known.push(due) } else { new.push(due) }
                     }
                 }
             }
         }
-        due.sort_by_key(|(at, nomination)| (*at, nomination.peer()));
+        known.sort_by_key(|(_, at, nomination)| (*at, nomination.peer()));
+        // Those that speak for themselves before those that are only heard of.
+        new.sort_by_key(|(standing, at, nomination)| (*standing, *at, nomination.peer()));
         let lost = |tracked: &&Tracked| tracked.underway.is_some() && tracked.probed.saturating_add(LOST) > now;
         let room = MAX_UNDERWAY.saturating_sub(self.mirrors.values().filter(lost).count());
-        due.into_iter().take(room).map(|(_, nomination)| self.begin(module, nomination, key, now)).collect()
+        // In turns: a flood of new names does not keep the tracker from those that it vouches for.
+        let (mut known, mut new) = (known.into_iter(), new.into_iter());
+        let turns =
+            std::iter::from_fn(|| Some([known.next(), new.next()]).filter(|turn| turn.iter().any(Option::is_some)));
+        let due: Vec<_> = turns.flatten().flatten().take(room).collect();
+        due.into_iter().map(|(_, _, nomination)| self.begin(module, nomination, key, now)).collect()
     }
 
     fn begin(&mut self, module: ModuleId, nomination: &CheckedNomination, key: &SecretKey, now: u64) -> Probe {
@@ -223,7 +236,7 @@ impl Tracker {
         let mut rows: Vec<Listed> = self.mirrors.iter().filter_map(listed).collect();
         rows.sort_by_key(|row| {
             let said = row.nomination.nomination();
-            std::cmp::Reverse((said.generation(), said.coverage, row.rate, row.nomination.peer()))
+            Reverse((said.generation(), said.coverage, row.rate, row.nomination.peer()))
         });
         rows
     }

@@ -168,5 +168,6 @@ proptest! {
     fn garbage_is_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
         prop_assert!(CheckedBundle::verify(&bytes).is_err());
         prop_assert!(CheckedNomination::verify(&bytes).is_err());
+        prop_assert!(CheckedRoster::verify(&bytes).is_err());
     }
 }
