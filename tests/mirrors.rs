@@ -56,6 +56,15 @@ fn a_mirror_keeps_the_roster_and_leads_newcomers_when_the_origin_is_dead() {
         let row = row(&origin, &[], &published.reference, id);
         row.is_some_and(|row| row["by"] == "own" && row["rate"].as_u64() > Some(0) && row["lag_s"] == 0)
     });
+    // One that holds a part is probed in that part, and listed with it.
+    let part = lab.machine("part");
+    let part_node = part.serve(&[&"--no-dht", &"--peer", &origin_node.address()]);
+    part.ok(&[&"mirror", &"--exclude", &"large", &published.reference, &lab.path("part-tree")]);
+    patiently("the origin measures the part", || {
+        let row = row(&origin, &[], &published.reference, part_node.peer_id());
+        row.is_some_and(|row| row["by"] == "own" && row["failed"] == false && row["coverage"].as_f64() < Some(0.5))
+    });
+    part_node.kill();
     let kept = mirror.state().join("modules");
     patiently("the mirror keeps the roster on its disk", || {
         let publishers = std::fs::read_dir(&kept).expect("modules").flatten();

@@ -23,8 +23,8 @@ use crate::wire::{Deadlines, Error, Have};
 const SAMPLES: usize = 8;
 /// Entries looked at to find so many files.
 const TRIES: usize = 64;
-/// Longest range, bytes.
-const LONGEST: u64 = 256 << 10;
+/// Longest range, bytes: half a MiB a probe tells enough.
+const LONGEST: u64 = 64 << 10;
 /// A probe is over after this.
 const PATIENCE: Duration = Duration::from_secs(60);
 
