@@ -52,9 +52,10 @@ fn config(seed: u8, peers: Vec<libp2p::Multiaddr>) -> Result<net::Config, Box<dy
         peers,
         cached: Vec::new(),
         dht: DhtMode::Off,
+        gossip: true,
         mdns: false,
         bulk: StreamProtocol::new("/words/1"),
-        records: Vec::new(),
+        records: net::Saved::default(),
     })
 }
 

@@ -10,6 +10,7 @@ use murmir::manifest::ContentId;
 use murmir::service::{Service, Settings};
 use murmir::sync::shelf::Shelf;
 use murmir::verbs::{Output, Verb, pass::Pass, perform};
+use murmir::wire::delta::{Lacking, Made, PagePatches, Pair, Part, Short};
 use murmir::wire::msg::{Held, Hello, Told};
 use murmir::wire::server::{Limits, serve_stream};
 use murmir::wire::{Deadlines, Have, PROTOCOL, PeerClient, Provider};
@@ -131,20 +132,24 @@ impl Provider for Boaster {
         self.truth.range(module, id, size, range)
     }
 
-    fn patch(&self, _: &ModuleId, _: (&ContentId, u64), _: (&ContentId, u64)) -> Option<Vec<u8>> {
-        None
+    fn page_patches(&self, module: &ModuleId, pages: &[(Short, Short)]) -> PagePatches {
+        self.truth.page_patches(module, pages)
     }
 
-    fn outboard(&self, _: &ModuleId, _: &ContentId, _: u64, _: u64) -> Option<Vec<u8>> {
-        None
+    fn patches(&self, module: &ModuleId, pairs: &[Pair]) -> Made {
+        self.truth.patches(module, pairs)
     }
 
-    fn sums(&self, _: &ModuleId, _: &ContentId, _: u64, _: u32) -> Option<Vec<u8>> {
-        None
+    fn outboard(&self, module: &ModuleId, id: &ContentId, size: u64, start: u64) -> Option<Vec<u8>> {
+        self.truth.outboard(module, id, size, start)
     }
 
-    fn slices(&self, _: &ModuleId, _: &ContentId, _: u64, _: &[(u64, u32)]) -> Option<Vec<u8>> {
-        None
+    fn sums(&self, module: &ModuleId, part: &Part) -> Option<Vec<u8>> {
+        self.truth.sums(module, part)
+    }
+
+    fn slices(&self, module: &ModuleId, parts: &[Lacking]) -> Made {
+        self.truth.slices(module, parts)
     }
 
     fn have(&self, module: &ModuleId, root: &Cid) -> Have {
@@ -163,9 +168,10 @@ async fn serve(provider: Arc<Boaster>, peer: &str) -> Swarm {
         peers: vec![peer.parse().expect("address")],
         cached: Vec::new(),
         dht: DhtMode::Off,
+        gossip: true,
         mdns: false,
         bulk: StreamProtocol::new(PROTOCOL),
-        records: Vec::new(),
+        records: net::Saved::default(),
     };
     let (swarm, mut events, mut incoming) = net::start(config).await.expect("swarm");
     tokio::spawn(async move { while events.recv().await.is_some() {} });

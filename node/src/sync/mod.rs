@@ -21,6 +21,7 @@ pub mod probe;
 pub mod proposal;
 pub mod publish;
 pub mod resolve;
+mod rosters;
 pub mod seeds;
 pub mod shelf;
 pub mod source;

@@ -5,17 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
-use serde_bytes::ByteBuf;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracker_less::machine::{Event, Judgement};
+use tracker_less::machine::Event;
 use tracker_less::net::DialError;
-use tracker_less::record::{CheckedBundle, CheckedNomination, CheckedRoster};
+use tracker_less::record::{CheckedBundle, CheckedNomination};
 
 use super::seeds::Seeds;
 use super::supply::{SourceName, Supply};
-use super::{ModuleRef, Node};
+use super::{ModuleRef, Node, rosters};
 use crate::web::WebSeed;
 use crate::wire::client::PeerClient;
 use crate::wire::msg::{HeadReply, Hello, Known};
@@ -416,12 +415,11 @@ impl Search {
         let client = PeerClient::connect(stream, Hello::ours(), Deadlines::default()).await.map_err(text)?;
         let seen = self.node.seen(&self.module).map_err(|error| error.to_string())?;
         let known = seen.as_ref().map(Known::of);
-        let rosters = self.node.swarm.rosters(self.module.id).await;
-        let since = rosters.first().map_or(0, |(roster, _)| roster.roster().issued);
+        let since = rosters::since(&self.node, self.module.id).await;
         let mut reply = client.head(self.module.id, known, None, SAMPLE, since).await.map_err(text)?;
-        let rosters = std::mem::take(&mut reply.rosters);
+        let told = std::mem::take(&mut reply.rosters);
         let offers = self.digest(peer, reply, seen).await?;
-        self.take_rosters(&client, rosters.into_iter().map(ByteBuf::into_vec)).await?;
+        rosters::take(&self.node, self.module.id, &client, told).await?;
         Ok(Source { name: SourceName::Peer(peer), supply: Supply::Peer(client), offers })
     }
 
@@ -451,24 +449,6 @@ impl Search {
             Some(Offer { bundle, whole: held.whole })
         };
         Ok(reply.holds.into_iter().filter_map(offer).collect())
-    }
-
-    /// Takes note of rosters that are news, with the lists they point at.
-    async fn take_rosters(&self, client: &PeerClient, rosters: impl Iterator<Item = Vec<u8>>) -> Result<(), String> {
-        for bytes in rosters {
-            let roster = CheckedRoster::verify(&bytes).map_err(|error| error.to_string())?;
-            let swarm = &self.node.swarm;
-            if roster.roster().module != self.module.id
-                || swarm.tell(Event::Roster { bytes: bytes.clone(), list: None }).await != Judgement::Accept
-            {
-                continue;
-            }
-            let pages = client.pages(self.module.id, &[roster.roster().list]).await.map_err(text)?;
-            if let Some(list) = pages.into_iter().next().flatten() {
-                swarm.tell(Event::Roster { bytes, list: Some(list) }).await;
-            }
-        }
-        Ok(())
     }
 
     async fn witness(&self, bundle: &CheckedBundle) {
