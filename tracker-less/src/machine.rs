@@ -332,7 +332,6 @@ impl Machine {
     fn tick(&mut self, now: u64, actions: &mut Vec<Action>) -> Judgement {
         for entry in self.modules.values_mut() {
             entry.book.expire(now);
-            entry.rosters.expire(now);
             entry.track(&self.key, self.peer, now, actions);
             actions.extend(entry.rosters.lacking(now).into_iter().map(|roster| Action::WantList { roster }));
             if entry.held.as_ref().is_some_and(|held| held.is_due(now)) {

@@ -7,8 +7,6 @@ use libp2p_identity::PeerId;
 
 use crate::record::{Charter, CheckedRoster, RosterList};
 
-/// How long after its end a roster is still kept and passed on, seconds: the origin may be gone for good.
-const KEPT_FOR: u64 = 90 * 24 * 3600;
 /// A list that is lacking is asked for again after this, seconds.
 const ASK_EVERY: u64 = 60;
 
@@ -38,7 +36,8 @@ impl Kept {
     }
 }
 
-/// The latest roster of each tracker.
+/// The latest roster of each tracker. There are as many as the charter names trackers; none is dropped for its age, since the
+/// origin may be gone for good, and a clock may be wrong.
 #[derive(Debug, Clone, Default)]
 pub struct Rosters {
     kept: BTreeMap<PeerId, Kept>,
@@ -72,11 +71,6 @@ impl Rosters {
         let gone = self.kept.keys().filter(|tracker| !charter.trackers.contains(tracker)).copied().collect();
         self.kept.retain(|tracker, _| charter.trackers.contains(tracker));
         gone
-    }
-
-    /// Drops what ended long ago.
-    pub fn expire(&mut self, now: u64) {
-        self.kept.retain(|_, kept| kept.latest.roster().until.saturating_add(KEPT_FOR) >= now);
     }
 
     /// All that are complete, the latest first: what is kept on disk and passed on.
