@@ -313,7 +313,7 @@ fn unknown_things_have_codes_of_their_own() {
     let refused = client.run(&[&"fetch", &slip, &dest]).expect(1);
     assert!(refused.stderr.contains(&id), "the near one is named: {}", refused.stderr);
     client.run(&[&"fetch", &scene.published.link, &dest, &"--no-such-flag"]).expect(1);
-    client.run(&[&"fetch", &"--copy-links", &scene.published.link, &dest]).expect(4);
+    client.run(&[&"fetch", &"--owner", &scene.published.link, &dest]).expect(4);
     client.run(&[&"fetch", &"-A", &scene.published.link, &dest]).expect(4);
     assert!(!dest.exists());
 }

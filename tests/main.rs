@@ -12,6 +12,7 @@ mod chatter;
 mod crash;
 mod damage;
 mod delta;
+mod differed;
 mod fetch;
 mod filters;
 mod generations;

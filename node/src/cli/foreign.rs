@@ -79,8 +79,6 @@ const FLAGS: &[Flag] = &[
     ("one-file-system", Some('x'), false, NoOp),
     ("ignore-times", Some('I'), false, NoOp),
     ("fuzzy", Some('y'), false, NoOp),
-    ("copy-links", Some('L'), false, Unbuilt),
-    ("copy-dirlinks", Some('k'), false, Unbuilt),
     ("temp-dir", Some('T'), true, NoOp),
     ("timeout", None, true, NoOp),
     ("port", None, true, NoOp),

@@ -33,20 +33,37 @@ pub fn verb(options: &RsyncOptions, verbose: u8) -> Result<Verb, Failure> {
         let dest = Path::new(dest).display();
         return Err(Failure::usage(format!("{dest}: pushing to a remote makes no sense here: publish there")));
     }
-    let [from] = sources else {
-        return Err(Failure::new(Exit::Unsupported, "several sources in one command are not built yet"));
-    };
-    let reference = match source(from) {
-        Source::Far(name) => name,
-        Source::Other(why) => return Err(Failure::usage(format!("{}: {why}", Path::new(from).display()))),
-    };
+    let mut names = named(sources)?;
+    if names.is_empty() {
+        return Err(Failure::usage("no source is named"));
+    }
+    let reference = names.remove(0);
     match dest.filter(|_| !options.transfer.output.list_only) {
         Some(dest) => {
-            let pass = transfer::pass(Habit::Rsync, reference, Path::new(dest), &options.transfer, verbose)?;
+            let mut pass = transfer::pass(Habit::Rsync, reference, Path::new(dest), &options.transfer, verbose)?;
+            pass.more = names;
             Ok(Verb::Pass(Box::new(pass)))
         }
-        None => transfer::listing(reference, &options.transfer),
+        None if names.is_empty() => transfer::listing(Habit::Rsync, reference, &options.transfer),
+        None => Err(Failure::new(Exit::Unsupported, "a listing of several sources is not built yet")),
     }
+}
+
+/// The sources as names of their own: `::m/b` behind `host::m/a` is at the same host.
+fn named(sources: &[OsString]) -> Result<Vec<String>, Failure> {
+    let mut names: Vec<String> = Vec::new();
+    for word in sources {
+        let host = names.first().and_then(|first| Some(first.split_once("::")?.0.to_owned()));
+        let full = match (host, word.to_str()) {
+            (Some(host), Some(short)) if short.starts_with("::") => format!("{host}{short}").into(),
+            _ => word.clone(),
+        };
+        match source(&full) {
+            Source::Far(name) => names.push(name),
+            Source::Other(why) => return Err(Failure::usage(format!("{}: {why}", Path::new(word).display()))),
+        }
+    }
+    Ok(names)
 }
 
 /// Said of a path of this machine.
@@ -97,11 +114,10 @@ fn meaning(name: &str) -> &'static str {
         "partial" | "partial_dir" => {
             "always so: verified bytes are kept in .murmir/ of the destination and used by the next run"
         }
-        "ignore_errors" => "of no effect: a tree that could not be read whole was never signed",
         "modify_window" => "as in rsync; without it times are compared to the nanosecond",
         "prune-empty-dirs" => "as in rsync; pages of directories are read all the same",
-        "backup_dir" => "as in rsync, but only a path below the destination",
-        "progress" | "partial_progress" => "a bar on a terminal, nothing in a pipe",
+        "copy_links" | "copy_dirlinks" => "as in rsync, inside the module: what leads out of it is left out (23)",
+        "progress" | "partial_progress" => "each file's line follows its name, when all are in place; a bar until then",
         _ => "as in rsync",
     }
 }

@@ -214,7 +214,9 @@ fn screen(verb: &Command, ui: &Ui) -> Result<Screen, Failure> {
         _ => None,
     };
     let Some(output) = transfer.map(|transfer| &transfer.output) else { return Screen::new(*ui, false, None) };
-    Screen::new(*ui, !output.quiet, output.log_file.as_deref())
+    let screen = Screen::new(*ui, !output.quiet, output.log_file.as_deref())?;
+    let whole = transfer::levels(output, 0)?.progress > 1;
+    Ok(if whole { screen.with_whole(transfer::numbers(output)) } else { screen })
 }
 
 /// One verb, its answer not printed.
@@ -327,7 +329,7 @@ fn to_verb(command: Command, global: &Global) -> Result<Verb, Failure> {
         Command::Forget { what } => Verb::Forget(forget(what)?),
         Command::Withdraw { what } => Verb::Withdraw(forget(what)?),
         Command::Ls { reference, long, recursive, rules } => {
-            Verb::Ls(Ls { reference, long, recursive, selection: ruled(&rules)?, ..Ls::default() })
+            Verb::Ls(Ls { reference, long, links: true, recursive, selection: ruled(&rules)?, ..Ls::default() })
         }
         Command::Find { reference, patterns, regex, min_size, max_size, newer, long } => {
             let patterns = patterns.iter().map(|word| ByteText::from(word.as_bytes())).collect();
@@ -389,7 +391,7 @@ fn fetch(options: &FetchOptions, global: &Global) -> Result<Verb, Failure> {
             let pass = transfer::pass(Habit::Fetch, reference, dest, &options.transfer, global.verbose)?;
             Ok(Verb::Pass(Box::new(pass)))
         }
-        _ => transfer::listing(reference, &options.transfer),
+        _ => transfer::listing(Habit::Fetch, reference, &options.transfer),
     }
 }
 

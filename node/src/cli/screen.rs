@@ -3,19 +3,23 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
+use std::time::Instant;
 
 use indicatif::ProgressBar;
 use serde_json::Value;
 
 use crate::error::{Exit, Failure};
 use crate::ui::Ui;
-use crate::verbs::{Event, show};
+use crate::verbs::format::Numbers;
+use crate::verbs::{Event, progress, show};
 
 /// Where the events of one verb go.
 pub struct Screen {
     ui: Ui,
     bar: ProgressBar,
     log: Option<File>,
+    /// `--info=progress2`: rsync's line in place of the bar; since when.
+    whole: Option<(Instant, Numbers)>,
 }
 
 impl Screen {
@@ -29,7 +33,15 @@ impl Screen {
             file.map_err(|error| Failure::new(Exit::Files, format_args!("{}: {error}", path.display())))
         };
         let bar = if wants_bar { ui.bar(true) } else { ProgressBar::hidden() };
-        Ok(Self { ui, bar, log: log.map(open).transpose()? })
+        Ok(Self { ui, bar, log: log.map(open).transpose()?, whole: None })
+    }
+
+    /// With rsync's line of the whole in place of the bar (`--info=progress2`).
+    #[must_use]
+    pub fn with_whole(mut self, numbers: Numbers) -> Self {
+        self.bar = ProgressBar::hidden();
+        self.whole = Some((Instant::now(), numbers));
+        self
     }
 
     /// Whether stdout is for programs.
@@ -54,12 +66,20 @@ impl Screen {
             }
             Event::Log(line) => self.log(&line),
             Event::Raw(bytes) => ui.bytes(&bytes),
-            Event::Progress { done, total } => {
-                self.bar.set_length(total);
-                self.bar.set_position(done);
-                Ok(())
-            }
+            Event::Progress { done, total } => self.progress(done, total),
         }
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "for people")]
+    fn progress(&self, done: u64, total: u64) -> Result<(), Failure> {
+        let Some((start, numbers)) = self.whole.filter(|_| !self.ui.is_json()) else {
+            self.bar.set_length(total);
+            self.bar.set_position(done);
+            return Ok(());
+        };
+        let rate = done as f64 / start.elapsed().as_secs_f64().max(0.001);
+        let left = total.saturating_sub(done) as f64 / rate;
+        self.ui.bytes(format!("{}  ", progress::line(done, total, rate, left, numbers)).as_bytes())
     }
 
     /// `2026/11/23 02:52:03 [4711] LINE`, as rsync's `--log-file`.

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use crate::attach::origin::Origin;
 use crate::error::{Exit, Failure};
+use crate::manifest::follow::Follow;
 use crate::manifest::selection::Selection;
 use crate::manifest::text::ByteText;
-use crate::options::{Rules as RuleOptions, RulesError, Switch, TransferOptions, read};
+use crate::options::{OutputOptions, Rules as RuleOptions, RulesError, Switch, TransferOptions, read};
 use crate::sync::plan::{Backup, BasisKind, Chmod, Rules};
 use crate::verbs::Verb;
 use crate::verbs::format::Numbers;
+use crate::verbs::levels::Levels;
 use crate::verbs::list::Ls;
 use crate::verbs::pass::Pass;
 use crate::verbs::show::Show;
@@ -51,6 +53,7 @@ pub fn pass(
     Ok(Pass {
         mirror: habit == Habit::Mirror,
         reference,
+        more: Vec::new(),
         dest: absolute(dest)?,
         dest_slash: dest.as_os_str().as_bytes().ends_with(b"/"),
         dry_run: options.dry_run,
@@ -82,14 +85,16 @@ pub fn pass(
 ///
 /// # Errors
 /// As [`selection`].
-pub fn listing(reference: String, options: &TransferOptions) -> Result<Verb, Failure> {
+pub fn listing(habit: Habit, reference: String, options: &TransferOptions) -> Result<Verb, Failure> {
     let selection = selection(Habit::Rsync, options)?;
-    let (recursive, numbers) = (selection.recursive, numbers(options));
-    Ok(Verb::Ls(Ls { reference, long: true, recursive, selection, numbers, itself: true }))
+    let (recursive, numbers) = (selection.recursive, numbers(&options.output));
+    let links = options.switches.is(Switch::Links, habit != Habit::Rsync);
+    Ok(Verb::Ls(Ls { reference, long: true, links, recursive, selection, numbers, itself: true }))
 }
 
-fn numbers(options: &TransferOptions) -> Numbers {
-    match (options.output.no_human_readable, options.output.human_readable) {
+/// How numbers are written: `-h`, `--no-h`.
+pub fn numbers(output: &OutputOptions) -> Numbers {
+    match (output.no_human_readable, output.human_readable) {
         (true, _) => Numbers::Plain,
         (false, 0) => Numbers::Commas,
         (false, 1) => Numbers::Thousands,
@@ -129,6 +134,11 @@ pub fn selection(habit: Habit, options: &TransferOptions) -> Result<Selection, F
         dirs: switches.is(Switch::Dirs, false),
         relative: switches.is(Switch::Relative, false),
         names,
+        follow: match (choice.copy_links, choice.copy_dirlinks) {
+            (true, _) => Follow::All,
+            (false, true) => Follow::Dirs,
+            (false, false) => Follow::Never,
+        },
     })
 }
 
@@ -186,7 +196,7 @@ fn rules(habit: Habit, options: &TransferOptions, show: &Show) -> Result<Rules, 
     }
     let archive = switches.is(Switch::Archive, false);
     let recursive = switches.is(Switch::Recursive, usual || archive) || switches.is(Switch::Dirs, false);
-    if habit == Habit::Rsync && options.deletion.delete > 0 && !recursive {
+    if habit == Habit::Rsync && deletes(habit, options) && !recursive && choice.files_from.is_none() {
         return Err(Failure::usage("--delete does not work without --recursive (-r) or --dirs (-d)."));
     }
     Ok(Rules {
@@ -199,6 +209,8 @@ fn rules(habit: Habit, options: &TransferOptions, show: &Show) -> Result<Rules, 
         omit_link_times: switches.is(Switch::OmitLinkTimes, false),
         hard_links: switches.is(Switch::HardLinks, usual),
         delete: deletes(habit, options),
+        force: options.deletion.force,
+        ignore_errors: options.deletion.ignore_errors,
         safe_links: choice.safe_links || habit == Habit::Mirror,
         update: choice.update,
         existing: choice.existing,
@@ -218,15 +230,11 @@ fn rules(habit: Habit, options: &TransferOptions, show: &Show) -> Result<Rules, 
 
 fn backup(options: &TransferOptions) -> Result<Option<Backup>, Failure> {
     let placing = &options.placing;
-    if !placing.backup {
+    // As in rsync, a directory for backups means that they are wanted.
+    if !placing.backup && placing.backup_dir.is_none() {
         return Ok(None);
     }
-    let below =
-        |dir: &std::path::PathBuf| match dir.is_absolute() || dir.components().any(|part| part.as_os_str() == "..") {
-            true => Err(Failure::new(Exit::Unsupported, "--backup-dir outside DEST is not built yet")),
-            false => Ok(ByteText::from(dir.as_os_str().as_bytes())),
-        };
-    let dir = placing.backup_dir.as_ref().map(below).transpose()?;
+    let dir = placing.backup_dir.as_ref().map(|dir| ByteText::from(dir.as_os_str().as_bytes()));
     let usual = if dir.is_some() { "" } else { "~" };
     let suffix = placing.suffix.as_deref().unwrap_or(usual);
     if suffix.contains('/') {
@@ -267,9 +275,8 @@ fn bases(options: &TransferOptions) -> Result<Vec<(BasisKind, PathBuf)>, Failure
 
 fn show(habit: Habit, options: &TransferOptions, verbose: u8) -> Result<Show, Failure> {
     let output = &options.output;
-    let info = info(&output.info)?;
-    let verbose = if output.quiet { 0 } else { verbose };
-    let lists = info.name.unwrap_or(verbose) > 0;
+    let levels = levels(output, verbose)?;
+    let lists = levels.name > 0;
     let itemizes = output.itemize_changes > 0 || (habit != Habit::Rsync && options.dry_run && !lists);
     let format = match &output.out_format {
         Some(format) => Some(format.clone()),
@@ -279,46 +286,29 @@ fn show(habit: Habit, options: &TransferOptions, verbose: u8) -> Result<Show, Fa
     let log = output.log_file.as_ref().map(|_| output.log_file_format.clone().unwrap_or_else(|| "%i %n%L".to_owned()));
     Ok(Show {
         format: format.filter(|_| !output.quiet || itemizes),
-        unchanged: output.itemize_changes > 1 || info.name.unwrap_or(verbose) > 1,
+        unchanged: output.itemize_changes > 1 || levels.name > 1,
+        levels,
         remarks: !output.quiet && (habit == Habit::Rsync || verbose > 0 || itemizes),
-        frame: verbose > 0,
-        stats: output.stats || info.stats.is_some_and(|level| level > 1),
-        numbers: numbers(options),
+        numbers: numbers(output),
         log,
     })
 }
 
-/// Levels of `--info` that change something here.
-#[derive(Default)]
-struct Info {
-    name: Option<u8>,
-    stats: Option<u8>,
-}
-
-/// The words of rsync's `--info=help`.
-const INFO: [&str; 15] = [
-    "BACKUP", "COPY", "DEL", "FLIST", "MISC", "MOUNT", "NAME", "NONREG", "PROGRESS", "REMOVE", "SKIP", "STATS",
-    "SYMSAFE", "ALL", "NONE",
-];
-
-fn info(flags: &[String]) -> Result<Info, Failure> {
-    let mut found = Info::default();
-    for word in flags.iter().flat_map(|text| text.split(',')).filter(|word| !word.is_empty()) {
-        let name = word.trim_end_matches(|char: char| char.is_ascii_digit());
-        let level = word[name.len()..].parse().unwrap_or(1);
-        let upper = name.to_ascii_uppercase();
-        if !INFO.contains(&upper.as_str()) {
-            return Err(Failure::usage(format!("Unknown --info item: \"{word}\"")));
-        }
-        let level = if upper == "NONE" { 0 } else { level };
-        if matches!(upper.as_str(), "NAME" | "ALL" | "NONE") {
-            found.name = Some(level);
-        }
-        if matches!(upper.as_str(), "STATS" | "ALL" | "NONE") {
-            found.stats = Some(level);
-        }
+/// What `-v`, `--info`, `--progress` and `--stats` make together; what `--info` says of a kind of line counts.
+pub fn levels(output: &OutputOptions, verbose: u8) -> Result<Levels, Failure> {
+    if output.quiet {
+        return Ok(Levels::default());
     }
-    Ok(found)
+    let mut levels = Levels::of(verbose);
+    if output.progress || output.partial_progress {
+        levels.name = levels.name.max(1);
+        (levels.flist, levels.progress) = (2, 1);
+    }
+    if output.stats {
+        levels.stats = levels.stats.max(2);
+    }
+    output.info.iter().try_for_each(|words| levels.set(words)).map_err(Failure::usage)?;
+    Ok(levels)
 }
 
 /// The process's umask, which only its status tells without changing it.

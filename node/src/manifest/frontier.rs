@@ -5,8 +5,9 @@ use std::error::Error;
 use cid::Cid;
 
 use super::ContentId;
-use super::entry::{DirLink, Node};
+use super::entry::{DirLink, Entry, Node};
 use super::filter::Scope;
+use super::follow::{Follow, MAX_AGAIN, Target, follow};
 use super::page::Page;
 use super::path::TreePath;
 use super::select::{Choice, Selector};
@@ -35,18 +36,38 @@ struct Unruled {
     outer: Scope,
 }
 
+/// A symlink that is to be followed.
+struct Link {
+    at: TreePath,
+    scope: Scope,
+    entry: Entry,
+}
+
 /// Finds what the store lacks, a batch at a time: fetch it, put it, ask again.
 pub struct Frontier<'a> {
     selector: &'a Selector,
     root: Option<Cid>,
     unruled: Vec<Unruled>,
     open: Vec<Expect>,
+    links: Vec<Link>,
+    /// The root directory, where followed symlinks begin.
+    top: Option<DirLink>,
+    /// Entries met again below followed symlinks.
+    again: u64,
 }
 
 impl<'a> Frontier<'a> {
     /// Begins at a root node.
     pub fn new(root: Cid, selector: &'a Selector) -> Self {
-        Self { selector, root: Some(root), unruled: Vec::new(), open: Vec::new() }
+        Self {
+            selector,
+            root: Some(root),
+            unruled: Vec::new(),
+            open: Vec::new(),
+            links: Vec::new(),
+            top: None,
+            again: 0,
+        }
     }
 
     /// What to fetch next, about `max` pages at most; empty when the store has all.
@@ -60,11 +81,12 @@ impl<'a> Frontier<'a> {
                 return Ok(Missing { pages: vec![root], contents: Vec::new() });
             }
             let (link, outer) = (root_node(pages, &root)?.tree, self.selector.filter().top());
+            self.top = Some(link.clone());
             self.unruled.push(Unruled { at: TreePath::root(), link, outer });
             self.root = None;
         }
-        let (mut waiting, mut unruled) = (Vec::new(), Vec::new());
-        while waiting.len() + unruled.len() < max {
+        let (mut waiting, mut unruled, mut links) = (Vec::new(), Vec::new(), Vec::new());
+        while waiting.len() + unruled.len() + links.len() < max {
             if let Some(dir) = self.unruled.pop() {
                 match rules_in(pages, self.selector, &dir.outer, &dir.at, &dir.link)? {
                     Rules::Known(scope) => self.open.push(Expect::top(dir.at, &dir.link, scope)),
@@ -82,6 +104,11 @@ impl<'a> Frontier<'a> {
                     Some(bytes) => self.expand(&expect, &bytes)?,
                     None => waiting.push(expect),
                 }
+            } else if let Some(link) = self.links.pop() {
+                if let Some(cid) = self.follow(pages, &link)? {
+                    missing.pages.push(cid);
+                    links.push(link);
+                }
             } else {
                 break;
             }
@@ -93,7 +120,25 @@ impl<'a> Frontier<'a> {
         missing.contents.dedup();
         self.open.extend(waiting);
         self.unruled.extend(unruled);
+        self.links.extend(links);
         Ok(missing)
+    }
+
+    /// Goes on behind a symlink; gives the page that must be brought first, if any.
+    fn follow<P: Pages>(&mut self, pages: &P, link: &Link) -> Result<Option<Cid>, WalkError<P::Error>> {
+        let (Node::Symlink { target }, Some(top)) = (&link.entry.node, &self.top) else { return Ok(None) };
+        match follow(pages, top, &link.at, target)? {
+            Target::NeedPage(cid) => return Ok(Some(cid)),
+            Target::Entry(there, _) if there.is_dir() => {
+                self.again = self.again.saturating_add(there.count());
+                if self.again > MAX_AGAIN {
+                    return Err(WalkError::Multiplied);
+                }
+                self.enter(&link.at, &link.scope, Entry { name: link.entry.name.clone(), ..*there })?;
+            }
+            Target::Entry(..) | Target::Broken(_) => {}
+        }
+        Ok(None)
     }
 
     fn expand<E: Error + Send + Sync + 'static>(&mut self, expect: &Expect, bytes: &[u8]) -> Result<(), WalkError<E>> {
@@ -104,13 +149,34 @@ impl<'a> Frontier<'a> {
             }
             Page::Leaf(entries) => {
                 for entry in entries {
-                    let Node::Dir(link) = entry.node else { continue };
-                    let path = at.join(&entry.name).map_err(|source| WalkError::Path { at: at.clone(), source })?;
-                    if self.selector.choose(scope, &path, true) != Choice::Skip && self.selector.enters(&path) {
-                        self.unruled.push(Unruled { at: path, link, outer: scope.clone() });
+                    match &entry.node {
+                        Node::Dir(_) => self.enter(at, scope, entry)?,
+                        Node::Symlink { .. } => {
+                            let path =
+                                at.join(&entry.name).map_err(|source| WalkError::Path { at: at.clone(), source })?;
+                            if self.selector.follows(scope, &path) != Follow::Never {
+                                self.links.push(Link { at: at.clone(), scope: scope.clone(), entry });
+                            }
+                        }
+                        Node::File { .. } => {}
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A directory that holds something wanted will be opened.
+    fn enter<E: Error + Send + Sync + 'static>(
+        &mut self,
+        at: &TreePath,
+        scope: &Scope,
+        entry: Entry,
+    ) -> Result<(), WalkError<E>> {
+        let Node::Dir(link) = entry.node else { return Ok(()) };
+        let path = at.join(&entry.name).map_err(|source| WalkError::Path { at: at.clone(), source })?;
+        if self.selector.choose(scope, &path, true) != Choice::Skip && self.selector.enters(&path) {
+            self.unruled.push(Unruled { at: path, link, outer: scope.clone() });
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ pub mod content;
 pub mod diff;
 pub mod entry;
 pub mod filter;
+pub mod follow;
 pub mod former;
 pub mod frontier;
 pub mod page;

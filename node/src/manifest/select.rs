@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::filter::{Filter, FilterError, Manner, Scope, Side, Subject};
+use super::follow::Follow;
 use super::path::{Name, TreePath};
 use super::regex::PathRegex;
 
@@ -40,6 +41,7 @@ pub struct Selector {
     implied: bool,
     filter: Filter,
     regexes: Vec<PathRegex>,
+    follow: Follow,
 }
 
 impl Default for Selector {
@@ -68,7 +70,7 @@ impl Selector {
             let known = places.entry(path).or_insert(depth);
             *known = depth.max(*known);
         }
-        Self { base, named: places, implied, filter: Filter::default(), regexes: Vec::new() }
+        Self { base, named: places, implied, filter: Filter::default(), regexes: Vec::new(), follow: Follow::Never }
     }
 
     /// With these rules.
@@ -81,6 +83,23 @@ impl Selector {
     #[must_use]
     pub fn with_regexes(self, regexes: Vec<PathRegex>) -> Self {
         Self { regexes, ..self }
+    }
+
+    /// With these symlinks taken for what they point at.
+    #[must_use]
+    pub fn with_follow(self, follow: Follow) -> Self {
+        Self { follow, ..self }
+    }
+
+    /// Whether a symlink of the module is taken for what it points at. The way to the transfer root may lead over symlinks to
+    /// directories, as everywhere.
+    pub fn follows(&self, scope: &Scope, path: &TreePath) -> Follow {
+        let wanted = |is_dir| self.choose(scope, path, is_dir) != Choice::Skip;
+        match self.follow {
+            Follow::Never if self.base.relative_to(path).is_some() => Follow::Dirs,
+            how if how != Follow::Never && (wanted(true) || wanted(false)) => how,
+            _ => Follow::Never,
+        }
     }
 
     /// The directory that is the transfer root.
@@ -157,8 +176,8 @@ impl Selector {
         };
         if !covered {
             return match (is_dir && self.leads(below.as_bytes()), self.implied) {
-                (true, true) => Choice::Take,
-                (true, false) => Choice::Pass,
+                (true, true) if self.leads_to_wanted(below.as_bytes()) => Choice::Take,
+                (true, _) => Choice::Pass,
                 (false, _) => Choice::Skip,
             };
         }
@@ -198,6 +217,17 @@ impl Selector {
             place = place.iter().rposition(|byte| *byte == b'/').map_or(b"", |slash| &place[..slash]);
             distance += 1;
         }
+    }
+
+    /// True if a named place below a directory is wanted by the rules. Of names of a list rsync asks the rules for themselves alone,
+    /// whatever lies above.
+    fn leads_to_wanted(&self, below: &[u8]) -> bool {
+        let from = [below, b"/"].concat();
+        let inside = self.named.range(from.clone()..).map(|(path, _)| path);
+        inside
+            .take_while(|path| path.starts_with(&from))
+            .filter_map(|path| TreePath::new(path).ok())
+            .any(|path| self.wants(&path, false) || self.wants(&path, true))
     }
 
     /// True if a named place lies below a directory.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::filter::{Filter, FilterError};
+use super::follow::Follow;
 use super::path::{Name, TreePath, escape};
 use super::regex::{PathRegex, RegexError};
 use super::select::{Depth, Selector};
@@ -33,6 +34,14 @@ pub struct Selection {
     /// `-R`: whole paths.
     #[serde(default, skip_serializing_if = "is_no")]
     pub relative: bool,
+    /// `-L` and `-k`: symlinks that are taken for what they point at.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub follow: Follow,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_never(value: &Follow) -> bool {
+    *value == Follow::Never
 }
 
 fn yes() -> bool {
@@ -52,7 +61,7 @@ fn is_no(value: &bool) -> bool {
 impl Default for Selection {
     fn default() -> Self {
         let (rules, regexes, names) = (Vec::new(), Vec::new(), None);
-        Self { rules, regexes, names, recursive: true, dirs: false, relative: false }
+        Self { rules, regexes, names, recursive: true, dirs: false, relative: false, follow: Follow::Never }
     }
 }
 
@@ -95,7 +104,7 @@ impl Selection {
             None => Selector::places(base, [(place, depth)], false),
         };
         let regexes: Result<Vec<_>, _> = self.regexes.iter().map(|text| PathRegex::new(text)).collect();
-        Ok(select.with_filter(Filter::from_texts(&self.rules)?).with_regexes(regexes?))
+        Ok(select.with_filter(Filter::from_texts(&self.rules)?).with_regexes(regexes?).with_follow(self.follow))
     }
 
     /// How deep a named place goes; `listed` if its content was asked for, by a slash at its end.

@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::ContentId;
 use super::entry::{DirLink, Entry, Node};
 use super::filter::{FilterError, MAX_MERGE, Scope};
+use super::follow::{Broken, Follow, Lookup, MAX_AGAIN, Target, follow, lookup};
 use super::page::{Child, Page, PageError, RootNode};
 use super::path::{Name, PathError, TreePath};
 use super::select::{Choice, Selector};
@@ -88,6 +89,9 @@ pub enum WalkError<E: Error + Send + Sync + 'static> {
         /// The content.
         id: ContentId,
     },
+    /// Followed symlinks lead to the same entries over and over.
+    #[error("symlinks that multiply the tree by more than {MAX_AGAIN} entries")]
+    Multiplied,
     /// The store failed.
     #[error(transparent)]
     Store(E),
@@ -178,56 +182,32 @@ pub(super) fn rules_in<P: Pages>(
     for per_dir in filter.per_dir() {
         let wanted = Name::new(&per_dir.name).ok().filter(|_| !above || per_dir.parents);
         let found = match wanted {
-            Some(name) => lookup(pages, link, &name)?,
+            Some(name) => lookup(pages, link, &name, 0)?,
             None => Lookup::Absent,
         };
         files.push(match found {
             Lookup::Page(cid) => return Ok(Rules::NeedPage(cid)),
-            Lookup::Entry(Entry { node: Node::File { size, .. }, .. }) if size > MAX_MERGE => {
+            Lookup::Entry(Entry { node: Node::File { size, .. }, .. }, _) if size > MAX_MERGE => {
                 return Err(WalkError::LargeFilter { at: at.clone() });
             }
-            Lookup::Entry(Entry { node: Node::File { id, size, .. }, .. }) => {
+            Lookup::Entry(Entry { node: Node::File { id, size, .. }, .. }, _) => {
                 match pages.content(&id).map_err(WalkError::Store)? {
                     Some(content) => Some(content),
                     None => return Ok(Rules::NeedContent(id, size)),
                 }
             }
-            Lookup::Entry(_) | Lookup::Absent => None,
+            Lookup::Entry(..) | Lookup::Absent => None,
         });
     }
     let scope = filter.enter(outer, at, above, &files);
     scope.map(Rules::Known).map_err(|source| WalkError::Filter { at: at.clone(), source })
 }
 
-/// What a search for one name met.
-enum Lookup {
-    Entry(Entry),
-    Absent,
-    /// This page is missing.
-    Page(Cid),
-}
-
-/// Finds one name in a directory; only the pages on the way to it are opened.
-fn lookup<P: Pages>(pages: &P, link: &DirLink, name: &Name) -> Result<Lookup, WalkError<P::Error>> {
-    let mut cid = link.cid;
-    loop {
-        let Some(bytes) = pages.page(&cid).map_err(WalkError::Store)? else { return Ok(Lookup::Page(cid)) };
-        match Page::decode(&cid, &bytes)? {
-            Page::Leaf(entries) => {
-                let found = entries.into_iter().find(|entry| entry.name == *name);
-                return Ok(found.map_or(Lookup::Absent, Lookup::Entry));
-            }
-            Page::Index { children, .. } => match children.into_iter().rev().find(|child| child.first <= *name) {
-                Some(child) => cid = child.cid,
-                None => return Ok(Lookup::Absent),
-            },
-        }
-    }
-}
-
 enum Frame {
-    Entries(TreePath, Scope, std::vec::IntoIter<Entry>),
-    Parts(TreePath, Scope, u8, std::vec::IntoIter<Child>),
+    /// Entries of one page, and the rank of the next.
+    Entries(TreePath, Scope, u64, std::vec::IntoIter<Entry>),
+    /// Parts of a directory at a level, and the rank of the next part's first entry.
+    Parts(TreePath, Scope, u64, u8, std::vec::IntoIter<Child>),
 }
 
 /// Streams the selected entries in name order, each directory before what is below it.
@@ -235,7 +215,11 @@ pub struct Walk<'a, P: Pages> {
     pages: &'a P,
     selector: &'a Selector,
     stack: Vec<Frame>,
-    number: u64,
+    /// The root directory, where followed symlinks begin.
+    top: DirLink,
+    /// Entries met again below followed symlinks.
+    again: u64,
+    broken: Vec<(TreePath, Broken)>,
 }
 
 impl<'a, P: Pages> Walk<'a, P> {
@@ -244,26 +228,34 @@ impl<'a, P: Pages> Walk<'a, P> {
     /// # Errors
     /// The root node or the top page is missing or refused.
     pub fn new(pages: &'a P, root: &Cid, selector: &'a Selector) -> Result<Self, WalkError<P::Error>> {
-        let node = root_node(pages, root)?;
-        let mut walk = Self { pages, selector, stack: Vec::new(), number: 0 };
-        walk.open_dir(TreePath::root(), &node.tree, &selector.filter().top())?;
+        let top = root_node(pages, root)?.tree;
+        let mut walk = Self { pages, selector, stack: Vec::new(), top: top.clone(), again: 0, broken: Vec::new() };
+        walk.open_dir(TreePath::root(), &top, &selector.filter().top(), 0)?;
         Ok(walk)
     }
 
-    fn open_dir(&mut self, at: TreePath, link: &DirLink, outer: &Scope) -> Result<(), WalkError<P::Error>> {
+    /// Symlinks met so far that were to be followed and stand for nothing.
+    pub fn broken(&self) -> &[(TreePath, Broken)] {
+        &self.broken
+    }
+
+    /// Opens a directory whose first entry has the rank `first`.
+    fn open_dir(&mut self, at: TreePath, link: &DirLink, outer: &Scope, first: u64) -> Result<(), WalkError<P::Error>> {
         match rules_in(self.pages, self.selector, outer, &at, link)? {
-            Rules::Known(scope) => self.open(Expect::top(at, link, scope)),
+            Rules::Known(scope) => self.open(Expect::top(at, link, scope), first),
             Rules::NeedPage(cid) => Err(WalkError::Missing { cid: Box::new(cid) }),
             Rules::NeedContent(id, _) => Err(WalkError::MissingContent { id }),
         }
     }
 
-    fn open(&mut self, expect: Expect) -> Result<(), WalkError<P::Error>> {
+    fn open(&mut self, expect: Expect, first: u64) -> Result<(), WalkError<P::Error>> {
         let bytes = self.pages.page(&expect.cid).map_err(WalkError::Store)?;
         let bytes = bytes.ok_or_else(|| WalkError::Missing { cid: Box::new(expect.cid) })?;
         self.stack.push(match expect.check(&bytes)? {
-            Page::Leaf(entries) => Frame::Entries(expect.at, expect.scope, entries.into_iter()),
-            Page::Index { level, children } => Frame::Parts(expect.at, expect.scope, level, children.into_iter()),
+            Page::Leaf(entries) => Frame::Entries(expect.at, expect.scope, first, entries.into_iter()),
+            Page::Index { level, children } => {
+                Frame::Parts(expect.at, expect.scope, first, level, children.into_iter())
+            }
         });
         Ok(())
     }
@@ -271,21 +263,25 @@ impl<'a, P: Pages> Walk<'a, P> {
     fn step(&mut self) -> Result<Option<WalkItem>, WalkError<P::Error>> {
         while let Some(frame) = self.stack.last_mut() {
             match frame {
-                Frame::Entries(at, scope, entries) => {
+                Frame::Entries(at, scope, next, entries) => {
                     let Some(entry) = entries.next() else {
                         self.stack.pop();
                         continue;
                     };
+                    let number = *next;
+                    *next = next.saturating_add(entry.count());
                     let (at, scope) = (at.clone(), scope.clone());
-                    if let Some(item) = self.enter(&at, &scope, entry)? {
+                    if let Some(item) = self.enter(&at, &scope, entry, number)? {
                         return Ok(Some(item));
                     }
                 }
-                Frame::Parts(at, scope, level, children) => match children.next() {
+                Frame::Parts(at, scope, next, level, children) => match children.next() {
                     None => drop(self.stack.pop()),
                     Some(child) => {
+                        let first = *next;
+                        *next = next.saturating_add(child.entries);
                         let part = Expect::part(at, child, *level, scope);
-                        self.open(part)?;
+                        self.open(part, first)?;
                     }
                 },
             }
@@ -293,22 +289,63 @@ impl<'a, P: Pages> Walk<'a, P> {
         Ok(None)
     }
 
-    /// Takes, passes or skips one entry; whatever is skipped still counts.
-    fn enter(&mut self, at: &TreePath, scope: &Scope, entry: Entry) -> Result<Option<WalkItem>, WalkError<P::Error>> {
+    /// Takes, passes or skips one entry.
+    fn enter(
+        &mut self,
+        at: &TreePath,
+        scope: &Scope,
+        entry: Entry,
+        number: u64,
+    ) -> Result<Option<WalkItem>, WalkError<P::Error>> {
         let path = at.join(&entry.name).map_err(|source| WalkError::Path { at: at.clone(), source })?;
-        let number = self.number;
+        let Some((entry, number)) = self.followed(at, &path, scope, entry, number)? else { return Ok(None) };
         let choice = self.selector.choose(scope, &path, entry.is_dir());
-        let enters = choice != Choice::Skip && self.selector.enters(&path);
-        self.number = self.number.saturating_add(if enters || !entry.is_dir() { 1 } else { entry.count() });
         if choice == Choice::Skip {
             return Ok(None);
         }
         if let Node::Dir(link) = &entry.node
-            && enters
+            && self.selector.enters(&path)
         {
-            self.open_dir(path.clone(), link, scope)?;
+            self.open_dir(path.clone(), link, scope, number.saturating_add(1))?;
         }
         Ok((choice == Choice::Take).then_some(WalkItem { path, entry, number }))
+    }
+
+    /// What a symlink stands for, under its own name; anything else stands for itself. None: nothing is there.
+    fn followed(
+        &mut self,
+        at: &TreePath,
+        path: &TreePath,
+        scope: &Scope,
+        entry: Entry,
+        number: u64,
+    ) -> Result<Option<(Entry, u64)>, WalkError<P::Error>> {
+        let Node::Symlink { target } = &entry.node else { return Ok(Some((entry, number))) };
+        let how = self.selector.follows(scope, path);
+        if how == Follow::Never {
+            return Ok(Some((entry, number)));
+        }
+        match follow(self.pages, &self.top, at, target)? {
+            Target::NeedPage(cid) => Err(WalkError::Missing { cid: Box::new(cid) }),
+            Target::Entry(there, rank) if how == Follow::All || there.is_dir() => {
+                let name = entry.name;
+                if there.is_dir() {
+                    self.again = self.again.saturating_add(there.count());
+                }
+                if self.again > MAX_AGAIN {
+                    Err(WalkError::Multiplied)
+                } else {
+                    Ok(Some((Entry { name, ..*there }, rank)))
+                }
+            }
+            Target::Broken(why) if how == Follow::All => {
+                if self.selector.choose(scope, path, false) == Choice::Take {
+                    self.broken.push((path.clone(), why));
+                }
+                Ok(None)
+            }
+            Target::Entry(..) | Target::Broken(_) => Ok(Some((entry, number))),
+        }
     }
 }
 

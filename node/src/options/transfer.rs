@@ -76,6 +76,12 @@ pub struct ChoiceOptions {
     /// Leave out symlinks that lead out of the tree
     #[arg(long)]
     pub safe_links: bool,
+    /// Bring what symlinks point at; 23 if that is not in the module
+    #[arg(short = 'L', long)]
+    pub copy_links: bool,
+    /// Bring the directories that symlinks point at
+    #[arg(short = 'k', long)]
+    pub copy_dirlinks: bool,
 }
 
 /// rsync's family of deletion. Whatever its members say, deletion comes last.
@@ -90,7 +96,7 @@ pub struct Deletion {
     /// Most entries to delete; 25 if there are more
     #[arg(long, value_name = "N")]
     pub max_delete: Option<u64>,
-    /// Of no effect: a tree that could not be read whole was never signed
+    /// Delete also where something that was asked for could not be had
     #[arg(long)]
     pub ignore_errors: bool,
     /// Delete directories that are in the way of a file, with what is in them
@@ -110,7 +116,7 @@ pub struct PlacingOptions {
     /// Keep what is replaced or deleted
     #[arg(short = 'b', long)]
     pub backup: bool,
-    /// ... below this directory of DEST
+    /// ... in this directory, from DEST on
     #[arg(long, value_name = "DIR")]
     pub backup_dir: Option<PathBuf>,
     /// ... with this at the end of its name [default: ~]
@@ -183,7 +189,7 @@ pub struct OutputOptions {
     /// List, bring nothing
     #[arg(long)]
     pub list_only: bool,
-    /// Show progress on a terminal
+    /// Show each file's progress after its name; a bar until all are in place
     #[arg(long)]
     pub progress: bool,
     /// --partial --progress

@@ -23,6 +23,7 @@ pub mod publish;
 pub mod resolve;
 mod rosters;
 pub mod seeds;
+pub mod selected;
 pub mod shelf;
 pub mod source;
 pub mod supply;

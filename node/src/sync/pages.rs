@@ -29,6 +29,13 @@ pub struct PageCount {
     pub bytes: u64,
 }
 
+impl std::ops::AddAssign for PageCount {
+    fn add_assign(&mut self, other: Self) {
+        self.pages += other.pages;
+        self.bytes += other.bytes;
+    }
+}
+
 /// Fetches missing pages until everything selected is in the index, as what differs from those of a `former` root, if there is
 /// one. Sources that fail or lie leave `sources`.
 ///

@@ -5,29 +5,29 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cid::Cid;
 use libp2p::Multiaddr;
 use tracker_less::record::{CheckedBundle, Generation};
 
+use super::backup;
 use super::bring::Bringing;
-use super::dest::{Destination, Found, OWN_DIR};
+use super::dest::{Destination, Found};
 use super::fetch::Progress;
+use super::pages::{self, PageCount};
 use super::place::{Placed, Placing};
 use super::plan::{self, BasisKind, Guard, Local, LocalKind, Plan, Remote, Rules};
 use super::resolve::{Resolved, Wanted, resolve};
 use super::seeds::Seeds;
+use super::selected::{Selected, selected};
 use super::source::{Finder, Source};
-use super::{ModuleRef, Node, SourceRow, SyncError, pages};
+use super::{ModuleRef, Node, SourceRow, SyncError};
 use crate::manifest::ContentId;
-use crate::manifest::entry::{Entry, Node as EntryKind};
+use crate::manifest::entry::Node as EntryKind;
 use crate::manifest::filter::Wild;
-use crate::manifest::page::RootNode;
-use crate::manifest::path::{Name, TreePath, escape};
-use crate::manifest::select::{Depth, Selector};
+use crate::manifest::follow::Broken;
+use crate::manifest::path::{Name, TreePath};
+use crate::manifest::select::Selector;
 use crate::manifest::selection::Selection;
-use crate::manifest::walk::{Walk, root_node};
 use crate::store::files::Dir;
-use crate::store::index::Index;
 use crate::store::stage::Stage;
 use crate::web::WebSeed;
 
@@ -55,6 +55,8 @@ pub struct Request {
     pub hints: Vec<Multiaddr>,
     /// What of the module: path and filters.
     pub select: Selector,
+    /// Further sources of the same module, brought in the same pass.
+    pub more: Vec<Selector>,
     /// The same, for the registration.
     pub selection: Selection,
     /// The one selected file gets this name.
@@ -97,6 +99,18 @@ pub struct Request {
     pub contimeout: Option<Duration>,
 }
 
+impl Request {
+    /// What of the module, source by source.
+    pub fn selectors(&self) -> impl Iterator<Item = &Selector> {
+        std::iter::once(&self.select).chain(&self.more)
+    }
+
+    /// True if the content of a directory was asked for, rather than entries by name.
+    pub fn lists_root(&self) -> bool {
+        self.selectors().any(|select| select.lists(select.base()))
+    }
+}
+
 /// What a pass did.
 #[derive(Debug)]
 pub struct Report {
@@ -110,6 +124,10 @@ pub struct Report {
     pub placed: Placed,
     /// Names that were asked for and are not in the module.
     pub missing: Vec<TreePath>,
+    /// Symlinks that were to be followed and stand for nothing.
+    pub broken: Vec<(TreePath, Broken)>,
+    /// Directories that were named, of which nothing was asked for: neither `-r` nor `-d` was given.
+    pub unlisted: Vec<String>,
     /// Deletions that `--max-delete` left undone.
     pub skipped_deletions: u64,
     /// Per source.
@@ -126,6 +144,13 @@ pub struct Report {
     pub estimate: Option<plan::Estimate>,
     /// Seconds.
     pub seconds: f64,
+}
+
+impl Report {
+    /// True if everything that was asked for was in the module.
+    pub fn is_whole(&self) -> bool {
+        self.missing.is_empty() && self.broken.is_empty()
+    }
 }
 
 /// Runs one pass.
@@ -169,7 +194,10 @@ async fn into(
     sources.extend(more);
     let root = *bundle.root();
     let former = node.placed_root(&request.module, &target.path)?.filter(|_| request.delta);
-    let count = pages::bring(node, &request.module, (root, former), &request.select, &mut sources, &mut finder).await?;
+    let mut count = PageCount::default();
+    for select in request.selectors() {
+        count += pages::bring(node, &request.module, (root, former), select, &mut sources, &mut finder).await?;
+    }
     let page_seconds = start.elapsed().as_secs_f64();
     let tree = selected(node, request, &bundle)?;
     let found = look(node, request, target.clone(), &tree).await?;
@@ -177,6 +205,8 @@ async fn into(
     let mut report = Report {
         plan: make_plan(request, &target, &tree, &found, &bases)?,
         missing: tree.missing.clone(),
+        broken: tree.broken.clone(),
+        unlisted: tree.unlisted.clone(),
         bundle,
         newest,
         placed: Placed::default(),
@@ -196,7 +226,7 @@ async fn into(
     if !request.dry_run && report.plan.has_changes() {
         let own = pass.0.own_dir()?;
         let stage = blocking(move || Ok(Arc::new(Stage::open(&own)?))).await?;
-        seeds.tell_paths(request, &pass.1, &report.plan);
+        seeds.tell_paths(&pass.1, &report.plan);
         let bringing = Bringing { node, request, stage: &stage, dest: &pass.0.root, progress };
         report.sources = bringing.run(&report, sources, &mut finder).await?;
         report = place(request, report, stage, &pass).await?;
@@ -206,85 +236,6 @@ async fn into(
     }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
-}
-
-/// What of the module was selected.
-pub struct Selected {
-    /// The top of the whole tree.
-    pub root: RootNode,
-    /// The directory that is the transfer root, where it is one of the module.
-    pub top: Option<Entry>,
-    /// Names that were asked for and are not in the module.
-    pub missing: Vec<TreePath>,
-    /// The entries, paths below the transfer root.
-    pub entries: Vec<Remote>,
-}
-
-/// Walks the selected part of a tree whose pages are in the index.
-///
-/// # Errors
-/// The tree is refused, or has nothing at the path asked for.
-pub fn selected(node: &Node, request: &Request, bundle: &CheckedBundle) -> Result<Selected, SyncError> {
-    let (module, select) = (&request.module, &request.select);
-    let refuse = |error| SyncError::tree(module, error);
-    let root = root_node(&*node.index, bundle.root()).map_err(refuse)?;
-    let mut entries = Vec::new();
-    for item in Walk::new(&*node.index, bundle.root(), select).map_err(refuse)? {
-        let item = item.map_err(refuse)?;
-        if item.entry.name.has_control() {
-            let reason = format!("{} holds control characters", item.path);
-            return Err(SyncError::BadTree { module: module.to_string(), reason, unsupported: false });
-        }
-        if let Some(path) = item.path.relative_to(select.base()) {
-            let listed = item.entry.is_dir() && select.lists(&item.path);
-            entries.push(Remote { path, number: item.number, entry: item.entry, listed });
-        }
-    }
-    if let (Some(name), [file]) = (&request.rename, entries.as_mut_slice()) {
-        file.path = TreePath::root().join(name).unwrap_or_default();
-    }
-    let named = select.only().is_some() || !select.base().is_root();
-    if entries.is_empty() && named && !select.has_rules() && top(&node.index, module, select, bundle.root())?.is_none()
-    {
-        let path = select
-            .only()
-            .map_or_else(|| select.base().to_string(), |name| format!("{}/{}", select.base(), escape(name)));
-        return Err(SyncError::UnknownPath { path: path.trim_start_matches('/').to_owned() });
-    }
-    let top = top(&node.index, module, select, bundle.root())?;
-    let missing = missing(request, &entries);
-    Ok(Selected { root, top, missing, entries })
-}
-
-/// Names of a list that the module does not have, and no rule leaves out.
-fn missing(request: &Request, entries: &[Remote]) -> Vec<TreePath> {
-    if request.selection.names.is_none() {
-        return Vec::new();
-    }
-    let found: HashSet<&TreePath> = entries.iter().map(|item| &item.path).collect();
-    let named = request.select.named().filter_map(|name| TreePath::new(name).ok());
-    named.filter(|path| !path.is_root() && !found.contains(path) && request.select.wants(path, false)).collect()
-}
-
-/// The directory that is the transfer root, as an entry; none where it is no directory, or where one entry of it was asked for.
-///
-/// # Errors
-/// The tree is refused, or the index fails.
-pub fn top(index: &Index, module: &ModuleRef, select: &Selector, root: &Cid) -> Result<Option<Entry>, SyncError> {
-    let refuse = |error| SyncError::tree(module, error);
-    let Some(name) = select.base().name() else {
-        let node = root_node(index, root).map_err(refuse)?;
-        // The root has no name; any will do.
-        let Ok(name) = Name::new(OWN_DIR) else { return Ok(None) };
-        return Ok(Some(Entry { name, mode: node.mode, mtime: node.mtime, node: EntryKind::Dir(node.tree) }));
-    };
-    if select.only().is_some() {
-        return Ok(None);
-    }
-    let above = select.base().parent().unwrap_or_default();
-    let itself = Selector::places(above, [(name.as_bytes().to_vec(), Depth::Itself)], false);
-    let mut walk = Walk::new(index, root, &itself).map_err(refuse)?;
-    Ok(walk.next().and_then(Result::ok).map(|item| item.entry).filter(Entry::is_dir))
 }
 
 /// Looks at the destination off the event loop.
@@ -327,14 +278,15 @@ struct Area {
 
 impl Area {
     fn of(request: &Request, tree: &Selected) -> Self {
+        let deletes = request.rules.delete || request.rules.force;
         let listed = tree
             .entries
             .iter()
-            .filter(|item| item.entry.is_dir())
-            .filter(|item| item.listed && request.rules.delete)
+            // Where something else stands in the place of a directory, that goes whole.
+            .filter(|item| if item.entry.is_dir() { item.listed && request.rules.delete } else { deletes })
             .map(|item| item.path.clone());
         let mut listed: HashSet<TreePath> = listed.collect();
-        if request.rules.delete && request.select.lists(request.select.base()) {
+        if request.rules.delete && request.lists_root() {
             listed.insert(TreePath::root());
         }
         Self { paths: tree.entries.iter().map(|item| item.path.clone()).collect(), listed }
@@ -360,9 +312,11 @@ fn make_plan(
     found: &Found,
     bases: &[BasisDir],
 ) -> Result<Plan, SyncError> {
-    let (select, rules) = (&request.select, &request.rules);
+    let (select, own) = (&request.select, &request.rules);
+    // What could not be had may be what stands here: as in rsync, nothing is deleted then.
+    let rules = &Rules { delete: own.delete && (tree.is_whole() || own.ignore_errors), ..own.clone() };
     let files = if rules.delete { target.rule_files(select.filter(), &found.tree) } else { HashMap::new() };
-    let root_listed = select.lists(select.base());
+    let root_listed = request.lists_root();
     let guard = Guard { filter: select.filter(), files, root_listed };
     let trees: Vec<_> = bases.iter().map(|basis| (basis.kind, &basis.found.tree)).collect();
     let mut plan = plan::make(tree.entries.clone(), &found.tree, &trees, rules, &guard);
@@ -420,12 +374,15 @@ async fn place(request: &Request, mut report: Report, stage: Arc<Stage>, pass: &
     let (pass, late) = (Arc::clone(pass), [request.late.clone(), pass.1.root.late.clone()].concat());
     let (backup, keep_old) = (request.rules.backup.clone(), request.kind == Kind::Mirror);
     blocking(move || {
+        let wanted = backup.as_ref().filter(|backup| report.plan.steps.iter().any(|step| step.backs_up(backup)));
+        let backups = wanted.map_or(Ok(None), |backup| backup::outside(&pass.0.path, backup))?;
         let placing = Placing {
             root: &pass.0.root,
             own: &pass.0.own_dir()?,
             stage: &stage,
             plan: &report.plan,
             backup: backup.as_ref(),
+            backups: backups.as_ref(),
             bases: &pass.3,
             keep_old,
             now: super::unix_now(),

@@ -39,6 +39,8 @@ pub struct Placing<'a> {
     pub plan: &'a Plan,
     /// Where replaced and deleted files of the user's go, if anywhere.
     pub backup: Option<&'a Backup>,
+    /// Where they go, if not below DEST.
+    pub backups: Option<&'a Dir>,
     /// The directories of `--link-dest` and its like.
     pub bases: &'a [Dir],
     /// Keep superseded and deleted files for others to finish with (mirrors).
@@ -101,7 +103,7 @@ impl Placing<'_> {
         let (dir, name) = locate(self.root, &step.path)?;
         if let Some(old) = &step.replaces {
             self.retire(&dir, &name, &old.kind)?;
-            self.back_up(&step.path, &dir, &name)?;
+            self.back_up(step, &dir, &name)?;
             dir.unlink(&name)?;
         }
         dir.make_dir(&name).map(drop)
@@ -196,7 +198,7 @@ impl Placing<'_> {
                 dirs.clear();
             } else {
                 self.retire(&dir, &last, &old.kind)?;
-                self.back_up(&step.path, &dir, &last)?;
+                self.back_up(step, &dir, &last)?;
             }
         }
         from.rename(name, &dir, &last)
@@ -211,7 +213,7 @@ impl Placing<'_> {
     fn link_and_touch(&self, ready: &Dir, placed: &mut Placed) -> Result<(), FileError> {
         for (number, step) in self.plan.steps.iter().enumerate() {
             let result = match &step.change {
-                Change::Link(leader) => self.link(ready, step, leader, &number.to_string()),
+                Change::Link { leader, .. } => self.link(ready, step, leader, &number.to_string()),
                 Change::Touch => self.touch(step),
                 _ => continue,
             };
@@ -253,9 +255,7 @@ impl Placing<'_> {
             return ok_if_missing(dir.remove_dir(&name));
         }
         ok_if_missing(self.retire(&dir, &name, &old.kind))?;
-        if self.backup.is_some_and(|backup| backup.keeps(name.as_bytes())) {
-            ok_if_missing(self.back_up(&step.path, &dir, &name))?;
-        }
+        ok_if_missing(self.back_up(step, &dir, &name))?;
         ok_if_missing(dir.unlink(&name))
     }
 
@@ -268,8 +268,10 @@ impl Placing<'_> {
     }
 
     /// Keeps an old file where the user wants backups.
-    fn back_up(&self, path: &TreePath, dir: &Dir, name: &Name) -> Result<(), FileError> {
-        self.backup.map_or(Ok(()), |backup| Backups { root: self.root, backup }.keep(path, dir, name))
+    fn back_up(&self, step: &Step, dir: &Dir, name: &Name) -> Result<(), FileError> {
+        let root = self.backups.unwrap_or(self.root);
+        let wanted = self.backup.filter(|backup| step.backs_up(backup));
+        wanted.map_or(Ok(()), |backup| Backups { dest: self.root, root, backup }.keep(&step.path, dir, name))
     }
 
     /// Attributes of directories come last, deepest first: every change below had moved their times.

@@ -8,10 +8,10 @@ use reqwest::Client;
 use tracker_less::net::believable;
 
 use super::SyncError;
-use super::pass::{Request, Selected};
 use super::plan::{Plan, Remote};
+use super::selected::Selected;
 use crate::manifest::ContentId;
-use crate::manifest::entry::{Entry, Node as Kind};
+use crate::manifest::entry::Node as Kind;
 use crate::web::client::{client, host_of, public_client};
 use crate::web::{Paths, WebSeed};
 
@@ -60,18 +60,11 @@ impl Seeds {
     }
 
     /// Tells where in the module the contents stand that the plan wants.
-    pub fn tell_paths(&self, request: &Request, tree: &Selected, plan: &Plan) {
+    pub fn tell_paths(&self, tree: &Selected, plan: &Plan) {
         let wanted: HashSet<ContentId> = plan.wants().into_iter().map(|want| want.id).collect();
-        let base = request.select.base();
-        let place = |remote: &Remote| {
-            let Entry { name, node: Kind::File { id, .. }, .. } = &remote.entry else { return None };
-            if !wanted.contains(id) {
-                return None;
-            }
-            // The name in the module, whatever it is to be here.
-            let dir = remote.path.parent().unwrap_or_default();
-            let full = dir.components().try_fold(base.clone(), |path, part| path.join(&part).ok())?;
-            Some((*id, full.join(name).ok()?))
+        let place = |remote: &Remote| match &remote.entry.node {
+            Kind::File { id, .. } if wanted.contains(id) => Some((*id, remote.place.clone())),
+            _ => None,
         };
         // A run has one plan.
         let _ = self.paths.set(tree.entries.iter().filter_map(place).collect());

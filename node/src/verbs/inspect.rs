@@ -27,7 +27,7 @@ use crate::sync::plan::Want;
 use crate::sync::resolve::{Resolved, resolve as find_head};
 use crate::sync::shelf::Arriving;
 use crate::sync::source::{Finder, Source};
-use crate::sync::{SyncError, pages, pass, unix_now};
+use crate::sync::{SyncError, pages, selected, unix_now};
 
 /// How long `resolve` waits for the top of the tree.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ pub(super) struct Opened {
 impl Opened {
     /// The directory that is the transfer root, as an entry.
     pub(super) fn top(&self, service: &Service, reference: &Reference) -> Result<Entry, Failure> {
-        let top = pass::top(&service.node.index, &reference.module, &self.select, self.bundle.root())?;
+        let top = selected::top(&service.node.index, &reference.module, &self.select, self.bundle.root())?;
         top.ok_or_else(|| SyncError::UnknownPath { path: self.select.base().to_string() }.into())
     }
 }

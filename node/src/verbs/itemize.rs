@@ -2,7 +2,7 @@
 
 use super::format::{Changes, Kind, Update, item};
 use crate::manifest::path::escape;
-use crate::sync::plan::{Change, Local, LocalKind, Rules, Step};
+use crate::sync::plan::{Change, Local, LocalKind, Origin, Rules, Step};
 
 /// The name of a step as rsync writes it: directories end with a slash.
 pub fn name(step: &Step) -> String {
@@ -22,7 +22,7 @@ pub fn suffix(step: &Step) -> String {
         (Change::Symlink(target), _) | (Change::Touch | Change::Keep, Some(LocalKind::Symlink(target))) => {
             format!(" -> {}", escape(target))
         }
-        (Change::Link(leader), _) => format!(" => {leader}"),
+        (Change::Link { leader, .. }, _) => format!(" => {leader}"),
         _ => String::new(),
     }
 }
@@ -35,22 +35,30 @@ pub fn letters(step: &Step, rules: &Rules) -> String {
     let attributes = changes(step, rules, false, false);
     let (update, kind, changes) = match &step.change {
         Change::Delete => return "*deleting  ".to_owned(),
-        Change::MakeDir => (Update::Create, Kind::Dir, None),
+        Change::MakeDir => (Update::Create, Kind::Dir, attributes.filter(|_| step.beside.is_some())),
         Change::SetDir => (Update::Attributes, Kind::Dir, attributes),
         Change::Symlink(_) => {
-            let changes = if is_link { changes(step, rules, true, false) } else { None };
-            (Update::Create, Kind::Symlink, changes)
+            let known = is_link || step.beside.is_some();
+            (Update::Create, Kind::Symlink, changes(step, rules, true, false).filter(|_| known))
         }
-        Change::Link(_) => {
-            let is_file = old.is_some_and(|old| matches!(old.kind, LocalKind::File { .. }));
-            (Update::HardLink, Kind::File, attributes.filter(|_| is_file))
-        }
+        Change::Link { size, .. } => match old.or(step.beside.as_ref()).map(|old| &old.kind) {
+            Some(LocalKind::File { size: before, .. }) => {
+                (Update::HardLink, Kind::File, changes(step, rules, false, before != size))
+            }
+            _ => (Update::HardLink, Kind::File, None),
+        },
         Change::Touch if is_link => (Update::Attributes, Kind::Symlink, attributes),
         Change::Touch => (Update::Attributes, Kind::File, attributes),
         Change::Keep if is_dir => (Update::Attributes, Kind::Dir, Some(Changes::default())),
         Change::Keep if is_link => (Update::Attributes, Kind::Symlink, Some(Changes::default())),
         Change::Keep => (Update::Attributes, Kind::File, Some(Changes::default())),
-        Change::File { size, id, .. } => match old {
+        Change::File { origin: Origin::Basis { link: true, .. }, .. } => {
+            (Update::HardLink, Kind::File, Some(Changes::default()))
+        }
+        Change::File { origin: Origin::Basis { .. }, .. } => {
+            (Update::Create, Kind::File, changes(step, rules, false, false))
+        }
+        Change::File { size, id, .. } => match old.or(step.beside.as_ref()) {
             Some(Local { kind: LocalKind::File { size: before, id: known, .. }, .. }) => {
                 (Update::Receive, Kind::File, changes(step, rules, *known != Some(*id), before != size))
             }
@@ -61,10 +69,10 @@ pub fn letters(step: &Step, rules: &Rules) -> String {
 }
 
 fn changes(step: &Step, rules: &Rules, content: bool, size: bool) -> Option<Changes> {
-    let old = step.replaces.as_ref()?;
+    let old = step.replaces.as_ref().or(step.beside.as_ref())?;
     let is_link = matches!(old.kind, LocalKind::Symlink(_));
-    let moved = matches!(step.change, Change::File { .. } | Change::Symlink(_) | Change::Link(_));
-    let time = step.mtime.is_some_and(|mtime| rules.times_differ(old.mtime, mtime));
-    let perms = !is_link && old.mode != step.mode;
+    let moved = matches!(step.change, Change::File { .. } | Change::Symlink(_) | Change::Link { .. });
+    let time = rules.times && step.mtime.is_some_and(|mtime| rules.times_differ(old.mtime, mtime));
+    let perms = !is_link && old.mode != step.mode && (step.replaces.is_some() || rules.perms);
     Some(Changes { content, size, time, now: moved && !rules.times, perms })
 }

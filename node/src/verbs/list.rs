@@ -17,6 +17,7 @@ use crate::manifest::text::ByteText;
 use crate::manifest::walk::root_node;
 use crate::service::Service;
 use crate::sync::SyncError;
+use crate::sync::plan::rsyncs_order;
 
 /// Nanoseconds of a second.
 const SECOND: i64 = 1_000_000_000;
@@ -28,6 +29,8 @@ pub struct Ls {
     pub reference: String,
     /// rsync's list line rather than names.
     pub long: bool,
+    /// ... with the targets of symlinks.
+    pub links: bool,
     /// Everything below.
     pub recursive: bool,
     /// What of it.
@@ -68,7 +71,8 @@ pub async fn ls(service: &Service, wish: Ls, out: &Output) -> Result<Value, Fail
     let wanted = Selection { recursive: wish.recursive, dirs: true, ..wish.selection.clone() };
     let select = selector(base.clone(), only.clone(), &wanted)?;
     let opened = open(service, &reference, select).await?;
-    let items = items(service, &reference, &opened)?;
+    let mut items = items(service, &reference, &opened)?;
+    items.sort_by(|a, b| rsyncs_order((&a.path, a.entry.is_dir()), (&b.path, b.entry.is_dir())));
     if items.is_empty() && !reference.path.is_root() {
         return Err(SyncError::UnknownPath { path: reference.path.to_string() }.into());
     }
@@ -77,11 +81,12 @@ pub async fn ls(service: &Service, wish: Ls, out: &Output) -> Result<Value, Fail
     }
     if wish.itself && only.is_none() {
         let top = opened.top(service, &reference)?;
-        out.line(list_line(".", &top, wish.numbers)).await;
+        out.line(list_line(".", &top, wish.links, wish.numbers)).await;
     }
     for item in &items {
         let Some(path) = item.path.relative_to(&base) else { continue };
-        say(&path, &item.entry, wish.long, wish.numbers, out).await;
+        let long = wish.long.then_some(wish.links);
+        say(&path, &item.entry, long, wish.numbers, out).await;
     }
     Ok(Value::Null)
 }
@@ -102,7 +107,7 @@ pub async fn find(service: &Service, wish: Find, out: &Output) -> Result<Value, 
         let Some(path) = item.path.relative_to(&base) else { continue };
         if criteria.hold(&path, &item.entry) {
             found += 1;
-            say(&path, &item.entry, wish.long, Numbers::Commas, out).await;
+            say(&path, &item.entry, wish.long.then_some(true), Numbers::Commas, out).await;
         }
     }
     if found == 0 {
@@ -145,16 +150,21 @@ impl<'a> Criteria<'a> {
     }
 }
 
-async fn say(path: &TreePath, entry: &Entry, long: bool, numbers: Numbers, out: &Output) {
+/// `long`: rsync's list line, and whether it has the targets of symlinks.
+async fn say(path: &TreePath, entry: &Entry, long: Option<bool>, numbers: Numbers, out: &Output) {
     let slash = if entry.is_dir() { "/" } else { "" };
-    out.line(if long { list_line(&path.to_string(), entry, numbers) } else { format!("{path}{slash}") }).await;
+    let line = match long {
+        Some(links) => list_line(&path.to_string(), entry, links, numbers),
+        None => format!("{path}{slash}"),
+    };
+    out.line(line).await;
     out.say(Event::Row(row(path, entry))).await;
 }
 
 /// rsync's `--list-only` line, in local time.
-fn list_line(path: &str, entry: &Entry, numbers: Numbers) -> String {
+fn list_line(path: &str, entry: &Entry, links: bool, numbers: Numbers) -> String {
     let target = match &entry.node {
-        Kind::Symlink { target } => Some(escape(target)),
+        Kind::Symlink { target } if links => Some(escape(target)),
         _ => None,
     };
     let (kind, size, mode) = match &entry.node {

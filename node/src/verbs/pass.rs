@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracker_less::record::CheckedBundle;
@@ -12,7 +13,8 @@ use tracker_less::record::CheckedBundle;
 use super::show::Show;
 use super::{Event, Output, inspect};
 use crate::error::{Exit, Failure};
-use crate::manifest::path::{Name, TreePath, escape};
+use crate::manifest::follow::Broken;
+use crate::manifest::path::{Name, TreePath};
 use crate::manifest::select::Selector;
 use crate::manifest::selection::Selection;
 use crate::reference::Reference;
@@ -36,6 +38,8 @@ pub struct Pass {
     pub mirror: bool,
     /// What, as text.
     pub reference: String,
+    /// Further sources of the same module, as texts.
+    pub more: Vec<String>,
     /// Where to, absolute; with a trailing slash if the user wrote one.
     pub dest: PathBuf,
     /// The user wrote a slash after DEST.
@@ -148,7 +152,9 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
     let (base, only) = reference.transfer_root();
     let mut dest = wish.dest.clone();
     let mut rename = None;
+    let (more, hints) = more(wish, &reference)?;
     if only.is_some()
+        && more.is_empty()
         && !wish.mirror
         && !wish.dest_slash
         && !dest.is_dir()
@@ -162,10 +168,11 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
     Ok(Request {
         kind: if wish.mirror { Kind::Mirror } else { Kind::Fetch },
         reference: wish.reference.clone(),
-        hints: service.hints_with(&reference.peers),
+        hints: service.hints_with(&[reference.peers.clone(), hints].concat()),
         module: reference.module,
         wanted: reference.at,
         select: selector(base, only, &wish.selection)?,
+        more,
         selection: wish.selection.clone(),
         rename,
         dest,
@@ -189,6 +196,24 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
     })
 }
 
+/// The further sources, which must be of the same generation of the same module, and whom else they tell to ask.
+fn more(wish: &Pass, first: &Reference) -> Result<(Vec<Selector>, Vec<Multiaddr>), Failure> {
+    let (mut more, mut hints) = (Vec::new(), Vec::new());
+    if !wish.more.is_empty() && wish.selection.names.is_some() {
+        return Err(Failure::usage("a list of names counts from one source"));
+    }
+    for text in &wish.more {
+        let other = reference(text)?;
+        if (&other.module, &other.at) != (&first.module, &first.at) {
+            return Err(Failure::usage(format!("all sources must be of one module: {text}")));
+        }
+        let (base, only) = other.transfer_root();
+        more.push(selector(base, only, &wish.selection)?);
+        hints.extend(other.peers);
+    }
+    Ok((more, hints))
+}
+
 /// The rules of a pass. Expressions leave directories without a match out; `--delete-excluded` is in the filter already.
 fn rules(wish: &Pass) -> Rules {
     let prune_empty = wish.rules.prune_empty || !wish.selection.regexes.is_empty();
@@ -205,8 +230,8 @@ async fn print(wish: &Pass, report: &Report, traffic: (u64, u64), out: &Output) 
     for path in &report.missing {
         out.note(format!("link_stat \"{path}\" failed: No such file or directory (2)")).await;
     }
-    for (path, target) in &report.plan.unsafe_links {
-        out.note(format!("ignoring unsafe symlink \"{path}\" -> \"{}\"", escape(target))).await;
+    for (path, why) in &report.broken {
+        out.note(format!("symlink has no referent{}: \"{path}\"", referent(*why))).await;
     }
     if report.bundle.is_from_future(unix_now()) {
         out.note("the head is dated in the future: check the clock").await;
@@ -216,10 +241,17 @@ async fn print(wish: &Pass, report: &Report, traffic: (u64, u64), out: &Output) 
     for line in wish.show.lines(report, &wish.rules, traffic, new_dest, wish.dry_run) {
         out.line(line).await;
     }
-    if let Some(format) = &wish.show.log {
-        for line in wish.show.changes(&report.plan, &wish.rules, format) {
-            out.say(Event::Log(line)).await;
-        }
+    for line in wish.show.log(report, &wish.rules, traffic, wish.dry_run) {
+        out.say(Event::Log(line)).await;
+    }
+}
+
+/// What is to be added about a symlink that cannot be followed.
+fn referent(why: Broken) -> &'static str {
+    match why {
+        Broken::Nowhere => "",
+        Broken::Outside => " in the module",
+        Broken::Circle => " but what it is in itself",
     }
 }
 
@@ -231,6 +263,10 @@ fn check(wish: &Pass, report: &Report) -> Result<(), Failure> {
     }
     if let Some(first) = report.missing.first() {
         let text = format!("{} names are not in the module, first {first}", report.missing.len());
+        return Err(Failure::new(Exit::Partial, text));
+    }
+    if let Some((first, why)) = report.broken.first() {
+        let text = format!("{} symlinks have no referent, first {first}{}", report.broken.len(), referent(*why));
         return Err(Failure::new(Exit::Partial, text));
     }
     if let Some(first) = report.plan.blocked.first() {

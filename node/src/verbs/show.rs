@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::format::{Numbers, Summary, local_time, permissions};
 use super::itemize::{letters, name, suffix};
+use super::levels::Levels;
+use super::progress;
+use crate::manifest::path::{TreePath, escape};
 use crate::sync::pass::Report;
-use crate::sync::plan::{Change, Estimate, LocalKind, Origin, Plan, Rules, Step};
+use crate::sync::plan::{Change, Estimate, Local, LocalKind, Origin, Plan, Rules, Step};
 
 /// Widest column of a format.
 const MAX_WIDTH: usize = 200;
@@ -20,12 +23,10 @@ pub struct Show {
     pub format: Option<String>,
     /// Also what stays as it is.
     pub unchanged: bool,
+    /// How much of everything else.
+    pub levels: Levels,
     /// What is left out or kept against expectation.
     pub remarks: bool,
-    /// `receiving incremental file list` before it, and the two lines of sums after it.
-    pub frame: bool,
-    /// `--stats`.
-    pub stats: bool,
     /// How numbers are written.
     pub numbers: Numbers,
     /// `--log-file-format`, for the log file.
@@ -45,50 +46,109 @@ impl Show {
         new_dest: Option<&str>,
         dry: bool,
     ) -> Vec<String> {
-        let mut lines = Vec::new();
-        if self.frame {
+        let (mut lines, levels) = (Vec::new(), self.levels);
+        if levels.flist > 0 {
             lines.push("receiving incremental file list".to_owned());
         }
-        if let (Some(dest), true) = (new_dest, self.frame || self.format.is_some()) {
+        if let (Some(dest), true) = (new_dest, self.format.is_some()) {
             lines.push(format!("created directory {dest}"));
         }
-        if self.remarks {
-            let skipped = report.plan.skipped.iter().map(|path| format!("skipping non-regular file \"{path}\""));
-            let kept = report
-                .plan
-                .kept_dirs
-                .iter()
-                .chain(&report.plan.blocked)
-                .map(|path| format!("cannot delete non-empty directory: {path}"));
-            lines.extend(skipped.chain(kept));
+        lines.extend(self.remarks(report, rules));
+        let format = self.format.as_deref().unwrap_or_default();
+        lines.extend(self.changes(report, rules, format, true));
+        if levels.progress > 1 {
+            lines.extend(progress::whole(report, self.numbers));
         }
-        if let Some(format) = &self.format {
-            lines.extend(self.changes(&report.plan, rules, format));
-        }
-        if self.stats {
+        if levels.stats > 1 {
             lines.push(String::new());
             lines.extend(self.stats(report, traffic));
         }
-        if self.frame || self.stats {
-            let (received, sent) = traffic;
-            let (seconds, total, numbers) = (report.seconds, report.plan.bytes, self.numbers);
-            let [moved, size] = Summary { sent, received, seconds, total, numbers }.lines();
+        if levels.stats > 0 {
+            let [moved, size] = self.sums(report, traffic).lines();
             let dry = if dry { " (DRY RUN)" } else { "" };
             lines.extend([String::new(), moved, format!("{size}{dry}")]);
         }
         lines
     }
 
-    /// A line per change, deletions first.
-    pub fn changes(&self, plan: &Plan, rules: &Rules, format: &str) -> Vec<String> {
+    /// The lines of the log file: without sums asked for, one line has them.
+    pub fn log(&self, report: &Report, rules: &Rules, traffic: Traffic, dry: bool) -> Vec<String> {
+        let Some(format) = &self.log else { return Vec::new() };
+        let mut lines = vec!["receiving file list".to_owned()];
+        if !dry {
+            lines.extend(self.changes(report, rules, format, false));
+        }
+        if self.levels.stats > 1 {
+            lines.extend(self.stats(report, traffic));
+        }
+        let (received, sent) = traffic;
+        if self.levels.stats > 0 {
+            lines.extend(self.sums(report, traffic).lines());
+        } else {
+            lines.push(format!("sent {sent} bytes  received {received} bytes  total size {}", report.plan.bytes));
+        }
+        lines
+    }
+
+    fn sums(&self, report: &Report, (received, sent): Traffic) -> Summary {
+        Summary { sent, received, seconds: report.seconds, total: report.plan.bytes, numbers: self.numbers }
+    }
+
+    /// What is not as one might expect.
+    fn remarks(&self, report: &Report, rules: &Rules) -> Vec<String> {
+        let (plan, levels) = (&report.plan, self.levels);
+        let mut lines = Vec::new();
+        if self.remarks {
+            lines.extend(report.unlisted.iter().map(|name| format!("skipping directory {name}")));
+            if rules.delete && !report.is_whole() && !rules.ignore_errors {
+                lines.push("IO error encountered -- skipping file deletion".to_owned());
+            }
+            if levels.nonreg > 0 {
+                lines.extend(plan.skipped.iter().map(|path| format!("skipping non-regular file \"{path}\"")));
+            }
+            let kept = plan.kept_dirs.iter().chain(&plan.blocked);
+            lines.extend(kept.map(|path| format!("cannot delete non-empty directory: {path}")));
+        }
+        if levels.symsafe > 0 {
+            let told = |(path, target): &(TreePath, Vec<u8>)| {
+                format!("ignoring unsafe symlink \"{path}\" -> \"{}\"", escape(target))
+            };
+            lines.extend(plan.unsafe_links.iter().map(told));
+        }
+        if levels.skip > 0 {
+            lines.extend(plan.passed_over.iter().map(|(path, why)| why.line(path)));
+        }
+        if let Some(backup) = rules.backup.as_ref().filter(|_| levels.backup > 0) {
+            let kept = plan.steps.iter().filter(|step| step.backs_up(backup));
+            lines
+                .extend(kept.map(|step| format!("backed up {} to {}", step.path, escape(&backup.name_of(&step.path)))));
+        }
+        lines
+    }
+
+    /// A line per change, deletions first; on a screen that wants it each file's progress follows its name.
+    fn changes(&self, report: &Report, rules: &Rules, format: &str, on_screen: bool) -> Vec<String> {
+        let plan = &report.plan;
         let tells_what = format.contains("%i") || format.contains("%o");
-        let told = plan.in_rsync_order().filter(|step| self.unchanged || !is_silent(step));
-        told.map(|step| match step.change {
-            Change::Delete if !tells_what => format!("deleting {}", name(step)),
-            Change::Keep if !tells_what => format!("{} is uptodate", name(step)),
-            _ => line(step, rules, format, &TimeZone::system()),
-        })
-        .collect()
+        let told = plan.in_rsync_order().filter(|step| self.unchanged || !is_silent(step, rules));
+        let (mut lines, mut moved) = (Vec::new(), 0);
+        for step in told {
+            if format.is_empty() && (step.change != Change::Delete || self.levels.del == 0) {
+                continue;
+            }
+            lines.push(match step.change {
+                Change::Delete if !tells_what => format!("deleting {}", name(step)),
+                Change::Keep if !tells_what => format!("{} is uptodate", name(step)),
+                _ => line(step, rules, format, &TimeZone::system()),
+            });
+            if let Some(size) = transferred(step) {
+                moved += 1;
+                if on_screen && self.levels.progress == 1 {
+                    lines.push(progress::of_file(report, step, size, moved, self.numbers));
+                }
+            }
+        }
+        lines
     }
 
     fn stats(&self, report: &Report, (received, sent): Traffic) -> Vec<String> {
@@ -140,20 +200,27 @@ fn is_new(step: &Step) -> bool {
     let old = step.replaces.as_ref().map(|old| &old.kind);
     match &step.change {
         Change::MakeDir => true,
-        Change::File { .. } | Change::Link(_) => !matches!(old, Some(LocalKind::File { .. })),
+        Change::File { .. } | Change::Link { .. } => !matches!(old, Some(LocalKind::File { .. })),
         Change::Symlink(_) => !matches!(old, Some(LocalKind::Symlink(_))),
         _ => false,
     }
 }
 
-/// What is told of with `-ii` only: what stays, and what becomes a link into `--link-dest`.
-fn is_silent(step: &Step) -> bool {
-    let linked = matches!(step.change, Change::File { origin: Origin::Basis { link: true, .. }, .. });
-    linked || step.change == Change::Keep
+/// What is told of with `-ii` only: what stays, and what is taken from a basis directory as it is.
+fn is_silent(step: &Step, rules: &Rules) -> bool {
+    let from_basis = |there: &Local| match &step.change {
+        Change::File { origin, .. } => matches!(origin, Origin::Basis { .. }),
+        Change::Symlink(target) => matches!(&there.kind, LocalKind::Symlink(known) if known == target),
+        change => *change == Change::MakeDir,
+    };
+    let is_link = matches!(step.change, Change::Symlink(_));
+    let time = |there: &Local| step.mtime.is_none_or(|mtime| !rules.times || !rules.times_differ(there.mtime, mtime));
+    let same = |there: &Local| (is_link || !rules.perms || there.mode == step.mode) && time(there);
+    step.beside.as_ref().is_some_and(|there| from_basis(there) && same(there)) || step.change == Change::Keep
 }
 
 /// Size of a file that rsync would count as transferred.
-fn transferred(step: &Step) -> Option<u64> {
+pub(super) fn transferred(step: &Step) -> Option<u64> {
     match &step.change {
         Change::File { size, origin: Origin::Fetch | Origin::Copy(_) | Origin::Move(_), .. } => Some(*size),
         _ => None,

@@ -34,13 +34,13 @@ pub struct PerDir {
 
 impl PerDir {
     fn to_text(&self) -> Vec<u8> {
-        let Manner { traits, bare, words, no_inherit, .. } = self.manner;
+        let Manner { traits, bare, words, no_inherit, free, .. } = self.manner;
         let sign = match (bare, traits.include) {
             (true, true) => "+",
             (true, false) => "-",
             (false, _) => "",
         };
-        let marks = [(words, 'w'), (no_inherit, 'n')];
+        let marks = [(words, 'w'), (no_inherit, 'n'), (free, 'f')];
         let letters: String = marks.iter().filter(|(set, _)| *set).map(|(_, letter)| *letter).collect();
         let slash = if self.parents { "/" } else { "" };
         [format!(":{sign}{letters}{} {slash}", traits.letters()).as_bytes(), &self.name].concat()
@@ -132,23 +132,27 @@ impl Filter {
     pub fn from_texts(texts: &[ByteText]) -> Result<Self, FilterError> {
         let mut filter = Self::default();
         let mut no_files = |name: &[u8]| Err(FilterError::Unsupported { rule: escape(name) });
-        texts.iter().try_for_each(|text| filter.add(&text.0, Manner::default(), &mut no_files))?;
+        let own = Manner { own: true, ..Manner::default() };
+        texts.iter().try_for_each(|text| filter.add(&text.0, own, &mut no_files))?;
+        filter.per_dir.iter_mut().for_each(|files| files.manner.own = false);
         Ok(filter)
     }
 
     /// Rules that name no side speak of the remote tree only: `--delete-excluded`.
     pub fn protect_nothing(&mut self) {
         let free = |sides: &mut Sides| {
-            if *sides == Sides::default() {
-                sides.remote = true;
-            }
+            let names_none = *sides == Sides::default();
+            sides.remote |= names_none;
+            names_none
         };
         for item in &mut self.items {
             if let Item::Rule(rule) = item {
                 free(&mut rule.sides);
             }
         }
-        self.per_dir.iter_mut().for_each(|files| free(&mut files.manner.traits.sides));
+        for files in &mut self.per_dir {
+            files.manner.free |= free(&mut files.manner.traits.sides);
+        }
     }
 
     /// True if there is no rule.

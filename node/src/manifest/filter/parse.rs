@@ -74,6 +74,10 @@ pub struct Manner {
     pub exclude_self: bool,
     /// Lines end with NUL: `--from0`.
     pub nul: bool,
+    /// The sides in `traits` come from `--delete-excluded` rather than from a rule: the file may name others.
+    pub free: bool,
+    /// The text is one of our own, where the modifier `f` says so.
+    pub own: bool,
 }
 
 impl Manner {
@@ -156,9 +160,12 @@ fn prefix(text: &[u8], manner: Manner) -> Result<(u8, &[u8], Manner, bool), Filt
     }
     let is_merge = matches!(kind, b'.' | b':');
     // What a merge rule says of itself counts for what its file holds.
-    let of_file = manner.traits.sides;
-    let mut manner =
-        if is_merge { Manner { traits, nul: manner.nul, ..Manner::default() } } else { Manner { traits, ..manner } };
+    let (of_file, of_a_free_file) = (manner.traits.sides, manner.free);
+    let mut manner = if is_merge {
+        Manner { traits, nul: manner.nul, own: manner.own, ..Manner::default() }
+    } else {
+        Manner { traits, ..manner }
+    };
     if kind == b'!' {
         return Ok((kind, rest, manner, false));
     }
@@ -166,8 +173,11 @@ fn prefix(text: &[u8], manner: Manner) -> Result<(u8, &[u8], Manner, bool), Filt
     let (letters, rest) = rest.split_at(length);
     let rest = rest.get(1..).unwrap_or_default();
     let names_side = matches!(kind, b'H' | b'S' | b'P' | b'R') || letters.iter().any(|letter| b"sr".contains(letter));
-    if names_side && of_file != Sides::default() {
+    if names_side && of_file != Sides::default() && !of_a_free_file {
         return Err(FilterError::Sides { rule: escape(text) });
+    }
+    if names_side && of_a_free_file && !matches!(kind, b'H' | b'S' | b'P' | b'R') {
+        manner.traits.sides = Sides::default();
     }
     let mut is_cvs = false;
     for letter in letters {
@@ -219,6 +229,7 @@ fn modify(manner: &mut Manner, letter: u8, kind: u8) -> Option<()> {
             (manner.bare, manner.words, manner.no_inherit) = (true, true, true);
         }
         b'e' if is_merge => manner.exclude_self = true,
+        b'f' if is_merge && manner.own => manner.free = true,
         b'n' if is_merge => manner.no_inherit = true,
         b'w' if is_merge => manner.words = true,
         b'p' => traits.perishable = true,

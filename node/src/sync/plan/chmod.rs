@@ -52,10 +52,11 @@ impl Chmod {
     }
 
     /// The bits after all changes. Set-id bits never come about.
-    pub fn apply(&self, mode: u16, is_dir: bool) -> u16 {
+    pub fn apply(&self, before: u16, is_dir: bool) -> u16 {
         let concerned = self.0.iter().filter(|change| if is_dir { change.dirs } else { change.files });
-        concerned.fold(mode, |mode, change| {
-            let bits = if change.exec_if_any && (is_dir || mode & 0o111 != 0) {
+        concerned.fold(before, |mode, change| {
+            // As in rsync, what was executable before all changes.
+            let bits = if change.exec_if_any && (is_dir || before & 0o111 != 0) {
                 change.bits | (change.who & 0o111)
             } else {
                 change.bits

@@ -1,10 +1,11 @@
 //! What of the destination the module does not have, and what of that the filter spares.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use super::{Backup, Change, LocalKind, LocalTree, Step};
 use crate::manifest::filter::{Filter, Scope, Side, Subject};
-use crate::manifest::path::TreePath;
+use crate::manifest::path::{Name, TreePath};
 
 /// What deletion must spare: the filter, and the files of rules that stand in the destination, by directory.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub(super) struct Doom<'a> {
     pub giving_way: HashSet<&'a TreePath>,
     /// Those of them whose content was asked for.
     pub listed: HashSet<&'a TreePath>,
+    /// The root is compared with the module's.
+    pub compared: bool,
     pub guard: &'a Guard<'a>,
     /// Where deleted files stay.
     pub backup: Option<&'a Backup>,
@@ -50,7 +53,7 @@ impl Doom<'_> {
         let mut fates: HashMap<&TreePath, Fate> = HashMap::new();
         let root = TreePath::root();
         let top = match self.guard.enter(&self.guard.filter.top(), &root) {
-            Some(scope) if self.guard.root_listed => Fate::Compared(scope),
+            Some(scope) if self.compared => Fate::Compared(scope),
             _ => Fate::Left,
         };
         let (mut going, mut staying) = (Vec::new(), HashSet::new());
@@ -62,7 +65,9 @@ impl Doom<'_> {
                 Some(Fate::Compared(scope)) => (scope.clone(), false),
                 Some(Fate::Dying(scope)) => (scope.clone(), true),
                 // Where nothing is deleted, directories further down may still have been asked for by name.
-                _ if is_dir && self.listed.contains(path) => (self.guard.filter.top(), false),
+                _ if is_dir && (self.listed.contains(path) || self.giving_way.contains(path)) => {
+                    (self.guard.filter.top(), false)
+                }
                 _ => {
                     staying.extend(path.parent());
                     continue;
@@ -96,10 +101,32 @@ impl Doom<'_> {
                 continue;
             }
             let (mode, replaces) = (old.mode, Some(old.clone()));
-            steps.push(Step { path: path.clone(), change: Change::Delete, mode, mtime: None, replaces });
+            let (path, change) = (path.clone(), Change::Delete);
+            steps.push(Step { path, change, mode, mtime: None, rank: 0, replaces, beside: None });
         }
+        steps.sort_by_cached_key(|step| self.turn(&step.path));
         (steps, kept)
     }
+
+    /// What sorts deletions as rsync makes them, which matters where `--max-delete` cuts them short: directory by directory of
+    /// the module; in each the last name first, and what is in a directory before itself.
+    fn turn(&self, path: &TreePath) -> (Vec<Part>, Reverse<Vec<Part>>) {
+        let ups = std::iter::successors(path.parent(), TreePath::parent);
+        let home = ups.into_iter().find(|dir| dir.is_root() || self.dirs.contains(dir)).unwrap_or_default();
+        let is_dir = self.local.get(path).is_some_and(|old| old.kind == LocalKind::Dir);
+        let (start, last) = (home.depth(), path.depth().saturating_sub(1));
+        let below = path.components().enumerate().skip(start);
+        let below = below.map(|(at, name)| part(&name, at < last || is_dir)).collect();
+        (home.components().map(|name| part(&name, true)).collect(), Reverse(below))
+    }
+}
+
+/// A name in rsync's order: in a directory what is no directory comes first, directories as if their names ended with a slash.
+type Part = (bool, Vec<u8>);
+
+fn part(name: &Name, is_dir: bool) -> Part {
+    let slash: &[u8] = if is_dir { b"/" } else { b"" };
+    (is_dir, [name.as_bytes(), slash].concat())
 }
 
 impl Guard<'_> {

@@ -2,9 +2,10 @@
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
+use std::mem::discriminant;
 
 use super::delete::{Doom, Guard};
-use super::{BasisKind, Change, Local, LocalKind, LocalTree, Origin, Plan, Remote, Rules, Step, leads_out};
+use super::{BasisKind, Change, Local, LocalKind, LocalTree, Origin, PassedOver, Plan, Remote, Rules, Step, leads_out};
 use crate::manifest::ContentId;
 use crate::manifest::entry::Node;
 use crate::manifest::path::TreePath;
@@ -28,24 +29,26 @@ pub fn make(
     for item in &remote {
         planner.visit(item);
     }
-    if rules.delete {
-        let listed = remote.iter().filter(|item| item.listed).map(|item| &item.path).collect();
+    if rules.delete || rules.force {
+        let listed = remote.iter().filter(|item| item.listed && rules.delete).map(|item| &item.path).collect();
         let dirs = remote.iter().filter(|item| item.entry.is_dir()).map(|item| &item.path).collect();
         let backup = rules.backup.as_ref();
         let steps = planner.plan.steps.iter();
         let giving_way = steps.filter(|step| takes_a_directorys_place(step)).map(|step| &step.path).collect();
-        let doom = Doom { local, wanted: &planner.wanted, dirs, giving_way, listed, guard, backup };
+        let compared = rules.delete && guard.root_listed;
+        let doom = Doom { local, wanted: &planner.wanted, dirs, giving_way, listed, compared, guard, backup };
         let (steps, kept) = doom.steps();
         planner.plan.steps.extend(steps);
         planner.plan.kept_dirs = kept;
     }
     let mut plan = planner.plan;
     drop_blocked(&mut plan, local);
+    plan.settle_moves();
     plan
 }
 
 fn takes_a_directorys_place(step: &Step) -> bool {
-    let places = matches!(step.change, Change::File { .. } | Change::Symlink(_) | Change::Link(_));
+    let places = matches!(step.change, Change::File { .. } | Change::Symlink(_) | Change::Link { .. });
     places && step.replaces.as_ref().is_some_and(|old| old.kind == LocalKind::Dir)
 }
 
@@ -67,17 +70,21 @@ fn drop_blocked(plan: &mut Plan, local: &LocalTree) {
     plan.steps.extend(doomed);
 }
 
-/// In a directory what is no directory comes first; directories sort as if their names ended with a slash.
 fn in_rsyncs_order(a: &Remote, b: &Remote) -> Ordering {
-    let (left, right) = (a.path.as_bytes(), b.path.as_bytes());
+    rsyncs_order((&a.path, a.entry.is_dir()), (&b.path, b.entry.is_dir()))
+}
+
+/// In a directory what is no directory comes first; directories sort as if their names ended with a slash.
+pub fn rsyncs_order((a, a_is_dir): (&TreePath, bool), (b, b_is_dir): (&TreePath, bool)) -> Ordering {
+    let (left, right) = (a.as_bytes(), b.as_bytes());
     let common = left.iter().zip(right).take_while(|(a, b)| a == b).count();
     let start = left[..common].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-    let is_dir = |item: &Remote, rest: &[u8]| item.entry.is_dir() || rest.contains(&b'/');
+    let is_dir = |is_dir: bool, rest: &[u8]| is_dir || rest.contains(&b'/');
     let (left, right) = (&left[start..], &right[start..]);
-    is_dir(a, left).cmp(&is_dir(b, right)).then_with(|| {
+    is_dir(a_is_dir, left).cmp(&is_dir(b_is_dir, right)).then_with(|| {
         let name = |rest: &'_ [u8]| -> Vec<u8> { rest.split(|byte| *byte == b'/').next().unwrap_or_default().to_vec() };
         let (mut first, mut second) = (name(left), name(right));
-        if is_dir(a, left) {
+        if is_dir(a_is_dir, left) {
             first.push(b'/');
             second.push(b'/');
         }
@@ -100,8 +107,49 @@ fn prune(remote: &mut Vec<Remote>) {
     remote.retain(|item| !item.entry.is_dir() || needed.contains(&item.path));
 }
 
+/// True for a file of this content.
+fn is_file_of(there: &Local, size: u64, wanted: ContentId) -> bool {
+    matches!(&there.kind, LocalKind::File { size: known, id, .. } if *known == size && *id == Some(wanted))
+}
+
+/// What the entry would be here, as far as its kind goes.
+fn kind_of(item: &Remote) -> LocalKind {
+    match &item.entry.node {
+        Node::Dir(_) => LocalKind::Dir,
+        Node::Symlink { target } => LocalKind::Symlink(target.clone()),
+        Node::File { size, .. } => LocalKind::File { size: *size, id: None, inode: 0 },
+    }
+}
+
 /// Names of one file: what makes two entries hard links of each other.
 type LinkGroup = (ContentId, u16, i64, u32);
+
+/// How much a file of a basis directory is like the wanted one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Likeness {
+    /// It has the path.
+    Path,
+    /// And the content.
+    Content,
+    /// And the attributes.
+    Whole,
+}
+
+/// A file of one of the directories of `--link-dest` and its like.
+struct Basis<'a> {
+    number: usize,
+    kind: BasisKind,
+    local: &'a Local,
+    likeness: Likeness,
+}
+
+impl Basis<'_> {
+    /// True if a file that is right already is to become a name of the one in the basis directory.
+    fn replaces(&self, here: u64) -> bool {
+        let other = matches!(self.local.kind, LocalKind::File { inode, .. } if inode != here);
+        other && self.kind == BasisKind::Link && self.likeness == Likeness::Whole
+    }
+}
 
 struct Planner<'a> {
     local: &'a LocalTree,
@@ -117,6 +165,8 @@ struct Planner<'a> {
     used: HashSet<&'a TreePath>,
     /// A directory that `--existing` leaves out, with all below it.
     skipped: Option<&'a TreePath>,
+    /// Entries looked at.
+    rank: u64,
     plan: Plan,
 }
 
@@ -146,10 +196,11 @@ impl<'a> Planner<'a> {
             paths.sort_by_key(|path| wanted.contains(*path));
         }
         let (leaders, used) = (HashMap::new(), HashSet::new());
-        Self { local, bases, rules, wanted, by_id, names, leaders, used, skipped: None, plan }
+        Self { local, bases, rules, wanted, by_id, names, leaders, used, skipped: None, rank: 0, plan }
     }
 
     fn visit(&mut self, item: &'a Remote) {
+        self.rank += 1;
         self.count(item);
         if self.skipped.is_some_and(|dir| item.path.relative_to(dir).is_some()) {
             return;
@@ -157,7 +208,7 @@ impl<'a> Planner<'a> {
         let here = self.local.get(&item.path);
         if here.is_none() && self.rules.existing {
             self.skipped = item.entry.is_dir().then_some(&item.path).or(self.skipped);
-            return;
+            return self.pass_over(item, PassedOver::New { is_dir: item.entry.is_dir() });
         }
         let both_dirs = item.entry.is_dir() && here.is_some_and(|old| old.kind == LocalKind::Dir);
         if here.is_some() && self.rules.ignore_existing && !both_dirs {
@@ -166,7 +217,7 @@ impl<'a> Planner<'a> {
                 self.skipped = Some(&item.path);
                 self.plan.blocked.push(item.path.clone());
             }
-            return;
+            return self.pass_over(item, PassedOver::Exists);
         }
         match &item.entry.node {
             Node::Dir(_) => self.directory(item),
@@ -174,6 +225,10 @@ impl<'a> Planner<'a> {
             Node::Symlink { target } if self.rules.links => self.symlink(item, target),
             Node::Symlink { .. } => self.plan.skipped.push(item.path.clone()),
         }
+    }
+
+    fn pass_over(&mut self, item: &Remote, why: PassedOver) {
+        self.plan.passed_over.push((item.path.clone(), why));
     }
 
     fn count(&mut self, item: &Remote) {
@@ -200,7 +255,23 @@ impl<'a> Planner<'a> {
                 let change = if self.differs(old, item) { Change::SetDir } else { Change::Keep };
                 self.push(item, change);
             }
-            _ => self.push(item, Change::MakeDir),
+            _ => self.push_beside(item, Change::MakeDir, |there| there.kind == LocalKind::Dir),
+        }
+    }
+
+    /// Something new, told against what is most like it in the directories of bases.
+    fn push_beside(&mut self, item: &'a Remote, change: Change, is_like: impl Fn(&Local) -> bool) {
+        let there = self.bases.iter().filter_map(|(_, tree)| tree.get(&item.path));
+        let is_kind = |there: &&Local| discriminant(&there.kind) == discriminant(&kind_of(item));
+        let best = there.filter(is_kind).rev().max_by_key(|there| (is_like(there), !self.differs(there, item)));
+        let beside = best.filter(|_| !self.local.contains_key(&item.path)).cloned();
+        self.push(item, change);
+        if let Some(step) = self.plan.steps.last_mut() {
+            step.beside = beside;
+            if step.change == Change::MakeDir {
+                // Told of even where -O keeps it from being set.
+                step.mtime = Some(item.entry.mtime);
+            }
         }
     }
 
@@ -220,7 +291,7 @@ impl<'a> Planner<'a> {
                 let change = if self.differs(old, item) { Change::Touch } else { Change::Keep };
                 self.push(item, change);
             }
-            _ => self.push(item, Change::Symlink(target.to_vec())),
+            _ => self.push_beside(item, Change::Symlink(target.to_vec()), |there| there.kind == link),
         }
     }
 
@@ -234,21 +305,30 @@ impl<'a> Planner<'a> {
         {
             self.plan.reused = self.plan.reused.saturating_add(size);
             let linked = inode.is_some() && inode == inode_here;
-            return self.push(item, if linked { Change::Keep } else { Change::Link(leader.clone()) });
+            let link = || Change::Link { leader: leader.clone(), size };
+            if linked {
+                return self.push(item, Change::Keep);
+            }
+            return self.push_beside(item, link(), |there| is_file_of(there, size, id));
         }
         let newer = here.is_some_and(|old| self.rules.is_newer_here(old.mtime, item.entry.mtime));
-        if self.rules.leaves_out(size) || (newer && matches!(here.map(|old| &old.kind), Some(LocalKind::File { .. }))) {
-            return;
+        if let Some(why) = self.rules.leaves_out(size) {
+            return self.pass_over(item, why);
         }
-        let basis = if inode_here.is_none() { self.basis(item, size, id) } else { None };
-        if basis == Some(None) {
+        if newer && matches!(here.map(|old| &old.kind), Some(LocalKind::File { .. })) {
+            return self.pass_over(item, PassedOver::Newer);
+        }
+        let basis = self.basis(item, size, id);
+        let is_compared = |basis: &Basis<'_>| basis.kind == BasisKind::Compare && basis.likeness == Likeness::Whole;
+        if inode_here.is_none() && basis.as_ref().is_some_and(is_compared) {
             self.plan.reused = self.plan.reused.saturating_add(size);
             return;
         }
         if link != 0 && self.rules.hard_links {
             self.leaders.insert(group, (&item.path, inode_here));
         }
-        let Some(inode) = inode_here else { return self.content(item, size, id, basis.flatten()) };
+        let relinks = |inode: &u64| !basis.as_ref().is_some_and(|basis| basis.replaces(*inode));
+        let Some(inode) = inode_here.filter(relinks) else { return self.content(item, size, id, basis.as_ref()) };
         self.plan.reused = self.plan.reused.saturating_add(size);
         let shared = self.names.get(&inode).is_some_and(|names| *names > 1);
         let differs = here.is_some_and(|old| self.differs(old, item));
@@ -274,36 +354,45 @@ impl<'a> Planner<'a> {
     }
 
     /// A file whose content is not at its path yet.
-    fn content(&mut self, item: &'a Remote, size: u64, id: ContentId, basis: Option<Origin>) {
-        let origin = basis.unwrap_or_else(|| self.origin(item, id));
+    fn content(&mut self, item: &'a Remote, size: u64, id: ContentId, basis: Option<&Basis<'a>>) {
+        let origin = match basis.filter(|basis| basis.likeness >= Likeness::Content) {
+            Some(basis) => {
+                let link = basis.kind == BasisKind::Link && basis.likeness == Likeness::Whole;
+                Origin::Basis { number: basis.number, path: item.path.clone(), link }
+            }
+            None => self.origin(item, id),
+        };
         if origin != Origin::Fetch {
             self.plan.reused = self.plan.reused.saturating_add(size);
         }
         self.push(item, Change::File { id, size, origin, number: item.number });
+        if let (Some(step), Some(basis)) = (self.plan.steps.last_mut(), basis) {
+            step.beside = Some(basis.local.clone());
+        }
     }
 
-    /// The first directory of bases that has the same content at this path, those with the same attributes before others.
-    /// Some(None): nothing is to be done, as `--compare-dest` has the very file.
-    fn basis(&self, item: &Remote, size: u64, id: ContentId) -> Option<Option<Origin>> {
-        if self.local.contains_key(&item.path) {
-            return None;
-        }
+    /// The directory of bases whose file at this path is most like the wanted one, the first of several (rsync's
+    /// `try_dests_reg`). Where a file stands here already, only what `--link-dest` has as it is wanted takes its place.
+    fn basis(&self, item: &Remote, size: u64, id: ContentId) -> Option<Basis<'a>> {
+        let stands = self.local.get(&item.path).is_some_and(|old| matches!(old.kind, LocalKind::File { .. }));
         let found = self.bases.iter().enumerate().filter_map(|(number, (kind, tree))| {
-            let there = tree.get(&item.path).filter(|there| self.same_content(there, size, id).is_some())?;
-            Some((number, *kind, !self.differs(there, item)))
+            let local = tree.get(&item.path).filter(|there| matches!(there.kind, LocalKind::File { .. }))?;
+            let likeness = match (self.same_content(local, size, id).is_some(), self.differs(local, item)) {
+                (false, _) => Likeness::Path,
+                (true, true) => Likeness::Content,
+                (true, false) => Likeness::Whole,
+            };
+            Some(Basis { number, kind: *kind, local, likeness })
         });
-        let (number, kind, same) = found.max_by_key(|(number, _, same)| (*same, std::cmp::Reverse(*number)))?;
-        if kind == BasisKind::Compare && same {
-            return Some(None);
-        }
-        let link = kind == BasisKind::Link && same;
-        Some(Some(Origin::Basis { number, path: item.path.clone(), link }))
+        let best = found.max_by_key(|basis| (basis.likeness, std::cmp::Reverse(basis.number)));
+        best.filter(|basis| !stands || (basis.kind == BasisKind::Link && basis.likeness == Likeness::Whole))
     }
 
     fn origin(&mut self, item: &Remote, id: ContentId) -> Origin {
         let Some(paths) = self.by_id.get(&id) else { return Origin::Fetch };
         let movable = paths.iter().copied().find(|path| {
-            let same = self.local.get(*path).is_some_and(|old| !self.differs(old, item));
+            let mode = self.rules.mode(&item.entry, self.local.get(&item.path));
+            let same = self.local.get(*path).is_some_and(|old| old.mode == mode && !self.differs(old, item));
             // A backup keeps the old name's file: then there is nothing to move.
             self.rules.delete
                 && self.rules.backup.is_none()
@@ -333,6 +422,7 @@ impl<'a> Planner<'a> {
         let mode = self.rules.mode(&item.entry, replaces.as_ref());
         let is_link = matches!(item.entry.node, Node::Symlink { .. });
         let mtime = self.rules.keeps_time(item.entry.is_dir(), is_link).then_some(item.entry.mtime);
-        self.plan.steps.push(Step { path: item.path.clone(), change, mode, mtime, replaces });
+        let (path, rank) = (item.path.clone(), self.rank);
+        self.plan.steps.push(Step { path, change, mode, mtime, rank, replaces, beside: None });
     }
 }

@@ -13,7 +13,7 @@ mod rules;
 pub use chmod::{Chmod, ChmodError};
 pub use delete::Guard;
 pub use estimate::{Estimate, pays};
-pub use make::make;
+pub use make::{make, rsyncs_order};
 pub use rules::{Backup, Rules, leads_out};
 
 use crate::manifest::ContentId;
@@ -75,6 +75,8 @@ pub enum BasisKind {
 pub struct Remote {
     /// Path below the transfer root.
     pub path: TreePath,
+    /// Path in the module.
+    pub place: TreePath,
     /// Rank in the module's tree.
     pub number: u64,
     /// The entry.
@@ -121,8 +123,13 @@ pub enum Change {
         /// Rank in the module's tree.
         number: u64,
     },
-    /// Make a hard link to another path of the plan or the destination.
-    Link(TreePath),
+    /// Make a hard link.
+    Link {
+        /// To this path of the plan or the destination.
+        leader: TreePath,
+        /// Its size.
+        size: u64,
+    },
     /// Make a symlink.
     Symlink(Vec<u8>),
     /// Set the attributes of a file or symlink that stays.
@@ -144,8 +151,60 @@ pub struct Step {
     pub mode: u16,
     /// Modification time afterwards, ns; none if it is not kept.
     pub mtime: Option<i64>,
+    /// Place in the sorted list of what was selected, from 1; 0 for the root and for deletions.
+    pub rank: u64,
     /// What stands there now.
     pub replaces: Option<Local>,
+    /// What stands at the same path of a basis directory, where nothing stands here: changes are told against it.
+    pub beside: Option<Local>,
+}
+
+impl Step {
+    /// True if what stands there now is kept as a backup.
+    pub fn backs_up(&self, backup: &Backup) -> bool {
+        let Some(old) = self.replaces.as_ref().map(|old| &old.kind).filter(|old| **old != LocalKind::Dir) else {
+            return false;
+        };
+        match self.change {
+            Change::Keep | Change::Touch => false,
+            Change::File { .. } if matches!(old, LocalKind::File { .. }) => true,
+            // Backups of former runs are backed up by what takes their place as a file, and by nothing else.
+            _ => self.path.name().is_some_and(|name| backup.keeps(name.as_bytes())),
+        }
+    }
+}
+
+/// Why a flag leaves an entry alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassedOver {
+    /// `--existing`.
+    New {
+        /// It is a directory.
+        is_dir: bool,
+    },
+    /// `--ignore-existing`.
+    Exists,
+    /// `-u`.
+    Newer,
+    /// `--max-size`.
+    Large,
+    /// `--min-size`.
+    Small,
+}
+
+impl PassedOver {
+    /// rsync's line (`--info=skip`).
+    pub fn line(self, path: &TreePath) -> String {
+        match self {
+            Self::New { is_dir } => {
+                format!("not creating new {} \"{path}\"", if is_dir { "directory" } else { "file" })
+            }
+            Self::Exists => format!("{path} exists"),
+            Self::Newer => format!("{path} is newer"),
+            Self::Large => format!("{path} is over max-size"),
+            Self::Small => format!("{path} is under min-size"),
+        }
+    }
 }
 
 /// All changes of a pass, in rsync's order, deletions last.
@@ -167,6 +226,8 @@ pub struct Plan {
     pub unsafe_links: Vec<(TreePath, Vec<u8>)>,
     /// Symlinks left out for want of `-l`.
     pub skipped: Vec<TreePath>,
+    /// What flags leave alone.
+    pub passed_over: Vec<(TreePath, PassedOver)>,
     /// Paths that could not be made for what stands in their way.
     pub blocked: Vec<TreePath>,
     /// Directories that stay because something in them is protected.
@@ -208,9 +269,15 @@ impl Plan {
         let mtime = rules.keeps_time(true, false).then_some(top.mtime);
         self.dirs.insert(TreePath::root(), (mode, mtime));
         let same_time = |old: &Local| mtime.is_none_or(|mtime| !rules.times_differ(old.mtime, mtime));
-        if old.as_ref().is_none_or(|old| old.mode != mode || !same_time(old)) {
-            let change = if old.is_some() { Change::SetDir } else { Change::MakeDir };
-            self.steps.insert(0, Step { path: TreePath::root(), change, mode, mtime, replaces: old });
+        let same = old.as_ref().is_some_and(|old| old.mode == mode && same_time(old));
+        let change = match (&old, same) {
+            (Some(_), true) => Change::Keep,
+            (Some(_), false) => Change::SetDir,
+            (None, _) => Change::MakeDir,
+        };
+        if !same || rules.tell_unchanged {
+            let path = TreePath::root();
+            self.steps.insert(0, Step { path, change, mode, mtime, rank: 0, replaces: old, beside: None });
         }
     }
 
@@ -240,18 +307,46 @@ impl Plan {
         deletions.chain(self.steps.iter().filter(|step| step.change != Change::Delete))
     }
 
-    /// Keeps the first `max` deletions; returns how many are left out.
+    /// Keeps the first `max` deletions; returns how many are left out. Directories that hold something then are kept.
     pub fn limit_deletions(&mut self, max: u64) -> u64 {
-        let (mut seen, mut skipped) = (0, 0);
+        let is_doomed = |step: &&Step| step.change == Change::Delete;
+        let doomed: HashSet<TreePath> = self.steps.iter().filter(is_doomed).map(|step| step.path.clone()).collect();
+        let (mut seen, mut skipped, mut holders, mut kept) = (0, 0, HashSet::new(), Vec::new());
         self.steps.retain(|step| {
             if step.change != Change::Delete {
                 return true;
             }
             seen += 1;
-            skipped += u64::from(seen > max);
-            seen <= max
+            if seen <= max {
+                return true;
+            }
+            let above = step.path.parent().unwrap_or_default();
+            let holds = holders.contains(&step.path);
+            // As in rsync, such a directory is told of, and counts only below another.
+            skipped += u64::from(!holds || doomed.contains(&above));
+            if holds {
+                kept.push(step.path.clone());
+            }
+            holders.insert(above);
+            false
         });
+        self.kept_dirs.extend(kept);
+        self.settle_moves();
         skipped
+    }
+
+    /// A file can be moved only where its old name goes; else it is copied.
+    pub(super) fn settle_moves(&mut self) {
+        let going: HashSet<TreePath> =
+            self.steps.iter().filter(|step| step.change == Change::Delete).map(|step| step.path.clone()).collect();
+        for step in &mut self.steps {
+            if let Change::File { origin, .. } = &mut step.change
+                && let Origin::Move(from) = origin
+                && !going.contains(from)
+            {
+                *origin = Origin::Copy(std::mem::take(from));
+            }
+        }
     }
 
     /// Deletions of the plan.

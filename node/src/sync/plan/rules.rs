@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::chmod::Chmod;
-use super::{Local, LocalKind};
+use super::{Local, LocalKind, PassedOver};
 use crate::manifest::entry::Entry;
 use crate::manifest::path::TreePath;
 use crate::manifest::text::ByteText;
@@ -31,6 +31,10 @@ pub struct Rules {
     pub hard_links: bool,
     /// What the module does not have is deleted, after everything else.
     pub delete: bool,
+    /// `--force`: directories make room for files, with what is in them, also without deletion.
+    pub force: bool,
+    /// Deletion goes on where something of the module could not be had.
+    pub ignore_errors: bool,
     /// Symlinks that lead out of the tree are left out.
     pub safe_links: bool,
     /// `-u`: files that are newer here stay.
@@ -62,7 +66,7 @@ pub struct Rules {
 /// Where backups go.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backup {
-    /// `--backup-dir`, below DEST; beside the file if none.
+    /// `--backup-dir`, from DEST on or absolute; beside the file if none.
     pub dir: Option<ByteText>,
     /// `--suffix`.
     pub suffix: ByteText,
@@ -115,13 +119,28 @@ impl Rules {
         self.update && there.div_euclid(SECOND).saturating_sub(here.div_euclid(SECOND)) < window
     }
 
-    /// True if `--max-size` or `--min-size` leaves a file out.
-    pub fn leaves_out(&self, size: u64) -> bool {
-        self.max_size.is_some_and(|max| size > max) || self.min_size.is_some_and(|min| size < min)
+    /// Why `--max-size` or `--min-size` leaves a file out, if they do.
+    pub fn leaves_out(&self, size: u64) -> Option<PassedOver> {
+        let large = self.max_size.filter(|max| size > *max).map(|_| PassedOver::Large);
+        large.or_else(|| self.min_size.filter(|min| size < *min).map(|_| PassedOver::Small))
     }
 }
 
 impl Backup {
+    /// True if the directory for backups is not below DEST.
+    pub fn is_outside(&self) -> bool {
+        self.dir
+            .as_ref()
+            .is_some_and(|dir| dir.0.starts_with(b"/") || dir.0.split(|byte| *byte == b'/').any(|part| part == b".."))
+    }
+
+    /// What the backup of a path is called.
+    pub fn name_of(&self, path: &TreePath) -> Vec<u8> {
+        let dir: &[u8] = self.dir.as_ref().map_or(b"", |dir| dir.0.as_slice());
+        let between: &[u8] = if dir.is_empty() || dir.ends_with(b"/") { b"" } else { b"/" };
+        [dir, between, path.as_bytes(), &self.suffix.0].concat()
+    }
+
     /// True if a deleted file is kept: backups of former runs are not.
     pub fn keeps(&self, name: &[u8]) -> bool {
         self.dir.is_some() || !name.ends_with(&self.suffix.0)
@@ -147,6 +166,12 @@ fn same_kind(old: &Local, entry: &Entry) -> bool {
 /// rsync's rule for `--safe-links`: absolute targets and those with enough `..` to leave the tree are unsafe.
 pub fn leads_out(path: &TreePath, target: &[u8]) -> bool {
     if target.first().is_none_or(|first| *first == b'/') {
+        return true;
+    }
+    // As since rsync 3.4, `..` is for the beginning of a target only: what is before it may be a symlink one day.
+    let mut names =
+        target.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).skip_while(|part| *part == b"..");
+    if names.any(|part| part == b"..") || target.ends_with(b"/..") {
         return true;
     }
     let mut depth = path.depth().saturating_sub(1);
