@@ -18,7 +18,7 @@ use std::{
 
 use libp2p::{
     Multiaddr, PeerId, Transport,
-    core::transport::{DialOpts, ListenerId, TransportError, TransportEvent},
+    core::transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent},
     multiaddr::Protocol,
 };
 
@@ -196,7 +196,9 @@ impl<T: Transport + Unpin> Transport for Guarded<T> {
             }
             return Err(TransportError::MultiaddrNotSupported(address));
         }
-        self.inner.dial(address, options)
+        // From a port of its own: to dial from the one listened on fails wherever any other connection of this machine has that
+        // number, and serves only those who punch holes.
+        self.inner.dial(address, DialOpts { port_use: PortUse::New, ..options })
     }
 
     fn poll(

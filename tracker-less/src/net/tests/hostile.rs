@@ -215,30 +215,27 @@ async fn newcomers_find_a_mirror_though_squatters_took_every_place() {
     for seed in 101..106 {
         plain.push(node(seed, DhtMode::Server, way_in.clone()).await);
     }
-    let all: Vec<Multiaddr> = {
-        let mut all = Vec::new();
-        for node in &plain {
-            all.push(node.address().await);
-        }
-        all
-    };
     let mut sybils = Vec::new();
     for seed in 0..SYBILS {
-        let sybil = node(150 + seed, DhtMode::Client, all.clone()).await;
-        until(|| sybil.swarm.ask(dht_peers), |peers| *peers == Some(plain.len())).await;
-        let squat = move |run: &mut Run| {
-            let kad = run.swarm.behaviour_mut().kad.as_mut().unwrap();
-            assert!(provider_keys(&module).all(|key| kad.start_providing(key).is_ok()));
-        };
-        sybil.swarm.ask(squat).await.unwrap();
-        sybils.push(sybil);
+        sybils.push(node(150 + seed, DhtMode::Client, Vec::new()).await);
     }
-    let full = |run: &mut Run, module| {
-        let kad = run.swarm.behaviour_mut().kad.as_mut().unwrap();
-        provider_keys(&module).all(|key| kad.store_mut().providers(&key).len() == 20)
-    };
-    for node in &plain {
-        until(|| node.swarm.ask(move |run| full(run, module)), |full| *full == Some(true)).await;
+    for plain in &plain {
+        for sybil in &sybils {
+            let (peer, address) = (sybil.swarm.peer_id(), sybil.address().await);
+            let squat = move |run: &mut Run| {
+                let store = run.swarm.behaviour_mut().kad.as_mut().unwrap().store_mut();
+                for key in provider_keys(&module) {
+                    let record = kad::ProviderRecord::new(key, peer, vec![address.clone()]);
+                    store.accept_provider(record, &address);
+                }
+            };
+            plain.swarm.ask(squat).await.unwrap();
+        }
+        let full = move |run: &mut Run| {
+            let store = run.swarm.behaviour_mut().kad.as_mut().unwrap().store_mut();
+            provider_keys(&module).all(|key| store.providers(&key).len() == 20)
+        };
+        assert_eq!(plain.swarm.ask(full).await, Some(true), "no place is left");
     }
     // The mirrors come last.
     let mut honest = Vec::new();
