@@ -97,12 +97,16 @@ impl Legacy {
             let known = fallen.duties.modules().flat_map(|module| {
                 machine.mirrors(&module, now).into_iter().filter(|said| said.peer() != own).take(MAX_TOLD)
             });
-            let nominations =
-                known.map(|said| Event::Nomination { bytes: said.bytes().to_vec(), from: said.peer() }).collect();
-            (nominations, fallen.saved())
+            let nominations = known.map(|said| Event::Nomination { bytes: said.bytes().to_vec(), from: said.peer() });
+            let rosters = fallen.duties.modules().flat_map(|module| machine.rosters(&module));
+            let rosters = rosters.map(|(roster, list)| Event::Roster {
+                bytes: roster.bytes().to_vec(),
+                list: Some(list.bytes().to_vec()),
+            });
+            (rosters.chain(nominations).collect(), fallen.saved())
         }));
-        let (nominations, saved): (Vec<Event>, Saved) = learned.unwrap_or_default();
-        events.extend(nominations);
+        let (learned, saved): (Vec<Event>, Saved) = learned.unwrap_or_default();
+        events.extend(learned);
         Self { events, saved }
     }
 
