@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use libp2p::Multiaddr;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::error::{Exit, Failure};
 use crate::service::Settings;
@@ -17,7 +18,7 @@ const MAX_FILE: u64 = 1 << 20;
 const KEYS: &[&str] = &["state-dir", "listen", "external", "peer", "bootstrap", "no-dht", "mdns", "json"];
 
 /// What one settings file may say.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct FileSettings {
     /// `--state-dir`
@@ -116,10 +117,7 @@ fn default_listen(port: u16) -> Vec<Multiaddr> {
 /// # Errors
 /// A file that is no settings file, an address that is none (exit 1), no home for the state.
 pub fn load(flags: Flags) -> Result<Config, Failure> {
-    let files = match &flags.config {
-        Some(path) => vec![read(path, true)?],
-        None => default_files().iter().map(|path| read(path, false)).collect::<Result<_, _>>()?,
-    };
+    let files: Vec<FileSettings> = files(&flags)?.into_iter().map(|(_, file)| file).collect();
     let lists = |pick: fn(&FileSettings) -> &Vec<String>| {
         files.iter().map(pick).find(|list| !list.is_empty()).cloned().unwrap_or_default()
     };
@@ -144,6 +142,56 @@ pub fn load(flags: Flags) -> Result<Config, Failure> {
         dht: !(flags.no_dht || switch(|file| file.no_dht)),
         mdns: flags.mdns || switch(|file| file.mdns),
     })
+}
+
+/// The settings files that count, the strongest first.
+fn files(flags: &Flags) -> Result<Vec<(PathBuf, FileSettings)>, Failure> {
+    match &flags.config {
+        Some(path) => Ok(vec![(path.clone(), read(path, true)?)]),
+        None => default_files().into_iter().map(|path| Ok((path.clone(), read(&path, false)?))).collect(),
+    }
+}
+
+/// One setting in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    /// Its key in a settings file.
+    pub key: &'static str,
+    /// Its value.
+    pub value: Value,
+    /// Where it comes from: `flag`, `environment`, a file's path, `default`.
+    pub from: String,
+}
+
+/// All settings in force. `given` tells what flags and environment say of a key, and which of the two it was.
+///
+/// # Errors
+/// As [`load`].
+pub fn explain(flags: &Flags, given: impl Fn(&str) -> Option<(Value, &'static str)>) -> Result<Vec<Setting>, Failure> {
+    let files = files(flags)?;
+    let config = load(flags.clone())?;
+    let is_set = |value: &Value| !value.is_null() && *value != json!([]);
+    let row = |key: &'static str| {
+        if let Some((value, from)) = given(key) {
+            return Setting { key, value, from: from.to_owned() };
+        }
+        let in_file = files.iter().find_map(|(path, file)| {
+            let value = serde_json::to_value(file).ok()?.get(key)?.clone();
+            is_set(&value).then(|| (value, path.display().to_string()))
+        });
+        let (value, from) = in_file.unwrap_or_else(|| (default(key, &config), "default".to_owned()));
+        Setting { key, value, from }
+    };
+    Ok(KEYS.iter().map(|key| row(key)).collect())
+}
+
+fn default(key: &str, config: &Config) -> Value {
+    match key {
+        "state-dir" => json!(config.state_dir),
+        "listen" => json!(default_listen(PORT)),
+        "no-dht" | "mdns" | "json" => json!(false),
+        _ => json!([]),
+    }
 }
 
 /// Parses multiaddrs.

@@ -24,15 +24,18 @@ use crate::store::state::{Module, Registration, Role, State};
 use crate::sync::dest::OWN_DIR;
 use crate::sync::holding::{Ground, Holding};
 use crate::sync::keys::Keys;
+use crate::sync::passes::Passes;
 use crate::sync::shelf::{Notice, Shelf};
 use crate::sync::{ModuleRef, Node, SyncError, unix_now};
 use crate::verbs::pass::selector;
+use crate::wire::limit::Served;
 use crate::wire::{self, Deadlines, Limits};
 
 mod export;
 mod house;
 mod keys;
 mod news;
+mod withdraw;
 
 pub use export::export_placed;
 use house::{keep_house, keep_records, records, remember_peers};
@@ -100,6 +103,10 @@ pub struct Service {
     /// A newer head was heard of.
     news: Arc<Notify>,
     doorkeeper: Mutex<Doorkeeper>,
+    /// What peers get from here.
+    limits: Limits,
+    /// What is under way.
+    passes: Passes,
     tasks: JoinSet<()>,
     _lock: Option<Lock>,
 }
@@ -121,10 +128,12 @@ impl Service {
         let (swarm, events, incoming) = net::start(config(&settings, &state, key)?).await?;
         let node = Arc::new(Node { state, index, swarm, shelf: Arc::new(shelf) });
         let (news, mut tasks) = (Arc::new(Notify::new()), JoinSet::new());
-        tasks.spawn(accept(Arc::clone(&node), incoming));
+        let limits = Limits::new(Deadlines::default());
+        tasks.spawn(accept(Arc::clone(&node), incoming, limits.clone()));
         tasks.spawn(news::listen(Arc::clone(&node), events, Arc::clone(&news)));
         tasks.spawn(attend(Arc::clone(&node), notices));
-        let mut service = Self { node, settings, news, doorkeeper: Mutex::default(), tasks, _lock: lock };
+        let (doorkeeper, passes) = (Mutex::default(), Passes::default());
+        let mut service = Self { node, settings, news, doorkeeper, limits, passes, tasks, _lock: lock };
         if service.serves() {
             service.load_registered().await?;
             // Its first round is about what is held by now.
@@ -158,6 +167,16 @@ impl Service {
     /// Whether a stranger at `client` may nominate itself now; if so it counts.
     pub fn admits(&self, client: IpAddr, now: u64) -> bool {
         self.doorkeeper.lock().unwrap_or_else(PoisonError::into_inner).admits(client, now)
+    }
+
+    /// The passes that are under way.
+    pub fn passes(&self) -> &Passes {
+        &self.passes
+    }
+
+    /// Who gets something from here now.
+    pub fn served(&self) -> Vec<Served> {
+        self.limits.gate(|gate, now| gate.served(now))
     }
 
     /// The addresses that the user gave.
@@ -320,9 +339,8 @@ pub fn placed_bundle(marks: &Module) -> Result<Option<CheckedBundle>, SyncError>
 /// Holds a registered module as its marks say, and lets the swarm know.
 async fn hold(node: &Arc<Node>, module: &ModuleRef) -> Result<(), SyncError> {
     let marks = node.marks(module)?;
-    let (Some(registration), Some(bundle)) = (marks.registration()?, placed_bundle(&marks)?) else {
-        return Ok(());
-    };
+    let registration = marks.registration()?.filter(|registration| !registration.withdrawn);
+    let (Some(registration), Some(bundle)) = (registration, placed_bundle(&marks)?) else { return Ok(()) };
     let damaged = marks.damaged()?;
     let (shared, module_id) = (Arc::clone(node), module.id);
     let work = move || load(&shared, module_id, &registration, bundle, &damaged);
@@ -369,8 +387,7 @@ fn load(
 }
 
 /// Serves every inbound stream in a task of its own.
-async fn accept(node: Arc<Node>, mut incoming: net::Incoming) {
-    let limits = Limits::new(Deadlines::default());
+async fn accept(node: Arc<Node>, mut incoming: net::Incoming, limits: Limits) {
     let mut streams = JoinSet::new();
     while let Some((peer, stream)) = incoming.recv().await {
         while streams.try_join_next().is_some() {}

@@ -190,8 +190,11 @@ pub enum Command {
         /// Fetch what is damaged or missing
         #[arg(long)]
         repair: bool,
+        /// Check so many percent of the files, others each time
+        #[arg(long, value_name = "P", value_parser = percent, conflicts_with = "repair")]
+        sample: Option<f64>,
     },
-    /// The newest generation that can be found
+    /// The newest generation that can be found; with -v what each source said
     Resolve {
         /// The module
         reference: String,
@@ -211,10 +214,16 @@ pub enum Command {
         #[arg(long)]
         remove: bool,
     },
-    /// What the running node holds
+    /// What the running node holds; with -v also what changed in published directories since
     Status,
     /// Whom the running node is connected to
     Peers,
+    /// What the running node brings and serves now
+    Transfers,
+    /// What hinders this machine: clock, addresses, disks, limits, permissions
+    Doctor,
+    /// The settings in force, and where each comes from
+    Config,
     /// Lines for an MOTD, DNS and the web that lead others here
     Motd {
         /// The module [default: all that are published here]
@@ -266,4 +275,10 @@ pub struct Sign {
     /// Show, sign nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+}
+
+/// `5`, `5%` or `0.1`.
+fn percent(text: &str) -> Result<f64, String> {
+    let number: f64 = text.trim_end_matches('%').parse().map_err(|_| "no percentage".to_owned())?;
+    if number > 0.0 && number <= 100.0 { Ok(number) } else { Err("not between 0 and 100 percent".to_owned()) }
 }

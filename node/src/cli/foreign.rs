@@ -84,7 +84,6 @@ const FLAGS: &[Flag] = &[
     ("port", None, true, NoOp),
     ("address", None, true, NoOp),
     ("password-file", None, true, NoOp),
-    ("origin", None, true, Unbuilt),
     ("rsh", Some('e'), true, WIRE),
     ("rsync-path", None, true, WIRE),
     ("remote-option", Some('M'), true, WIRE),

@@ -4,6 +4,7 @@ mod args;
 mod attach;
 mod attached;
 mod classic;
+mod doctor;
 mod foreign;
 mod from;
 mod keys;

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ArgMatches;
-use serde_json::Value;
+use clap::parser::ValueSource;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::args::{Args, Command, Global};
 use super::attach;
 use super::classic::Classic;
+use super::doctor;
 use super::from;
 use super::keys;
 use super::manual;
@@ -29,13 +31,15 @@ use crate::error::{Exit, Failure};
 use crate::manifest::text::ByteText;
 use crate::options::{FetchOptions, MirrorOptions, PublishOptions};
 use crate::service::{Service, Settings};
+use crate::store::files::escape;
 use crate::ui::{Ui, is_coloured};
 use crate::verbs::compare::{Compare, Tree};
 use crate::verbs::inspect::{Motd, Target};
 use crate::verbs::list::{Find, Ls};
 use crate::verbs::pass::Pass;
 use crate::verbs::publish::Publish;
-use crate::verbs::upkeep::Forget;
+use crate::verbs::resolve::Resolve;
+use crate::verbs::upkeep::{Forget, Status};
 use crate::verbs::verify::Verify;
 use crate::verbs::{Output, Verb, perform};
 
@@ -132,6 +136,8 @@ async fn dispatch(args: Args, matches: &ArgMatches, config: &Config, ui: &Ui) ->
         Command::Sign(wish) => keys::sign(config, ui, &wish),
         Command::Completions { shell } => manual::completions(shell, ui),
         Command::Man => manual::page(ui),
+        Command::Doctor => doctor::doctor(config, ui).await,
+        Command::Config => settings(&global, matches, ui),
         Command::Trust { origin, reference, remove } => {
             attach::trust(config, ui, origin.as_deref(), reference.as_deref(), remove)
         }
@@ -166,6 +172,31 @@ async fn dispatch(args: Args, matches: &ArgMatches, config: &Config, ui: &Ui) ->
             }
         }
     }
+}
+
+/// The settings in force, as a settings file has them, and where each comes from.
+fn settings(global: &Global, matches: &ArgMatches, ui: &Ui) -> Result<(), Failure> {
+    let given = |key: &str| {
+        let id = key.replace('-', "_");
+        // A key of a verb that is not this one.
+        matches.try_contains_id(&id).ok()?;
+        let from = match matches.value_source(&id)? {
+            ValueSource::CommandLine => "flag",
+            ValueSource::EnvVariable => "environment",
+            _ => return None,
+        };
+        let texts: Vec<String> = matches.get_raw(&id)?.map(|text| escape(text.as_bytes())).collect();
+        let value = match key {
+            "no-dht" | "mdns" | "json" => json!(true),
+            "state-dir" => json!(texts.first()),
+            _ => json!(texts),
+        };
+        Some((value, from))
+    };
+    for setting in config::explain(&flags(global), given)? {
+        ui.answer(&setting, &format!("{} = {}  # {}", setting.key, setting.value, setting.from))?;
+    }
+    Ok(())
 }
 
 /// `--port`, and whether a new publisher is accepted.
@@ -238,7 +269,7 @@ async fn one(config: &Config, client: Option<control::Client>, verb: Verb, scree
         let id = client.ask(&Verb::Id, |_| Ok(())).await?;
         let addresses = id["addresses"].as_array().into_iter().flatten();
         hints.extend(addresses.filter_map(|address| address.as_str()?.parse().ok()));
-    } else if matches!(verb, Verb::Status | Verb::Peers) {
+    } else if matches!(verb, Verb::Status(_) | Verb::Peers | Verb::Transfers) {
         return Err(Failure::new(Exit::Nobody, "no node runs on this state").hint("murmir serve starts one"));
     }
     let mut settings = config.settings(false);
@@ -339,14 +370,15 @@ fn to_verb(command: Command, global: &Global) -> Result<Verb, Failure> {
         Command::Diff { old, new } => Verb::Diff(Compare { old: tree(&old)?, new: tree(&new)? }),
         Command::Log { reference } => Verb::Log(Target { reference }),
         Command::Cat { reference } => Verb::Cat(Target { reference }),
-        Command::Verify { dest, reference, repair } => {
-            Verb::Verify(Verify { dest: absolute(&dest)?, reference, repair, ..Verify::default() })
+        Command::Verify { dest, reference, repair, sample } => {
+            Verb::Verify(Verify { dest: absolute(&dest)?, reference, repair, sample, ..Verify::default() })
         }
-        Command::Resolve { reference } => Verb::Resolve(Target { reference }),
+        Command::Resolve { reference } => Verb::Resolve(Resolve { reference, verbose: global.verbose > 0 }),
         Command::Mirrors { reference } => Verb::Mirrors(Target { reference }),
         Command::Motd { reference, nominate } => Verb::Motd(Motd { reference, nominate }),
         Command::Peers => Verb::Peers,
-        Command::Status => Verb::Status,
+        Command::Transfers => Verb::Transfers,
+        Command::Status => Verb::Status(Status { verbose: global.verbose > 0 }),
         // The others never come here.
         _ => Verb::Id,
     })

@@ -9,6 +9,7 @@ use crate::manifest::follow::Follow;
 use crate::manifest::selection::Selection;
 use crate::manifest::text::ByteText;
 use crate::options::{OutputOptions, Rules as RuleOptions, RulesError, Switch, TransferOptions, read};
+use crate::sync::choice::Choice;
 use crate::sync::plan::{Backup, BasisKind, Chmod, Rules};
 use crate::verbs::Verb;
 use crate::verbs::format::Numbers;
@@ -46,7 +47,6 @@ pub fn pass(
     options: &TransferOptions,
     verbose: u8,
 ) -> Result<Pass, Failure> {
-    unbuilt(options)?;
     let (own, deletion) = (&options.own, &options.deletion);
     let selection = selection(habit, options)?;
     let show = show(habit, options, verbose)?;
@@ -71,6 +71,7 @@ pub fn pass(
         max_total: own.max_size_total,
         error_on_no_transfer: own.error_on_no_transfer,
         watch: false,
+        by_itself: false,
         bases: bases(options)?,
         http: Vec::new(),
         web_seeds: web_addresses("--web-seed", &options.own.web_seed)?,
@@ -78,6 +79,12 @@ pub fn pass(
         bwlimit: options.limits.bwlimit,
         contimeout: options.limits.contimeout.filter(|seconds| *seconds > 0),
         stop_after: stop_after(options)?,
+        wait_lock: own.wait_lock.map(|wait| wait.as_secs()),
+        seed: own.seed.map(|span| span.as_secs()),
+        choice: Choice {
+            origin: own.origin.unwrap_or_default(),
+            most: own.sources.map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
+        },
     })
 }
 
@@ -269,7 +276,10 @@ fn bases(options: &TransferOptions) -> Result<Vec<(BasisKind, PathBuf)>, Failure
         return Err(Failure::usage("--compare-dest, --copy-dest and --link-dest may not be mixed"));
     }
     let named = kinds.iter().flat_map(|(kind, dirs)| dirs.iter().map(move |dir| (*kind, dir.clone())));
-    let named: Vec<_> = named.collect();
+    let mut named: Vec<_> = named.collect();
+    for dir in &options.own.reuse {
+        named.push((BasisKind::Reuse, absolute(dir)?));
+    }
     if named.len() > MAX_BASES { Err(Failure::usage("more than 20 basis directories")) } else { Ok(named) }
 }
 
@@ -336,19 +346,4 @@ fn stop_after(options: &TransferOptions) -> Result<Option<u64>, Failure> {
     let zoned = at.to_zoned(jiff::tz::TimeZone::system()).map_err(|_| refuse())?;
     let seconds = zoned.timestamp().as_second().saturating_sub(jiff::Timestamp::now().as_second());
     u64::try_from(seconds).map(Some).map_err(|_| Failure::usage(format!("--stop-at time is in the past: {text}")))
-}
-
-/// Options that are read and not built yet.
-fn unbuilt(options: &TransferOptions) -> Result<(), Failure> {
-    let own = &options.own;
-    let asked = [
-        (own.sources.is_some(), "--sources"),
-        (!own.reuse.is_empty(), "--reuse"),
-        (own.seed.is_some(), "--seed"),
-        (own.wait_lock.is_some(), "--wait-lock"),
-    ];
-    match asked.iter().find(|(asked, _)| *asked) {
-        Some((_, flag)) => Err(Failure::new(Exit::Unsupported, format!("{flag} is not built yet"))),
-        None => Ok(()),
-    }
 }

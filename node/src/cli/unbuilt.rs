@@ -2,7 +2,7 @@
 
 use crate::error::{Exit, Failure};
 
-const WORDS: &[&str] = &["doctor", "config", "transfers", "--snapshot", "--sample"];
+const WORDS: &[&str] = &["--snapshot"];
 
 /// The answer to a word that clap did not know; none if nobody knows it.
 pub fn explain(word: &str) -> Option<Failure> {

@@ -86,7 +86,7 @@ async fn a_long_path_and_private_modes() {
     std::fs::create_dir_all(&state).unwrap();
     let (_node, _drops) = start(&state);
     let client = connect(&state).await.unwrap().unwrap();
-    client.ask(&Verb::Status, |_| Ok(())).await.unwrap();
+    client.ask(&Verb::Id, |_| Ok(())).await.unwrap();
     let mode = |path: std::path::PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(state.join("run")), mode(state.join("run/control.sock"))), (0o700, 0o600));
 }

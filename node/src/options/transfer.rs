@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 use serde::{Deserialize, Serialize};
 
+use crate::sync::choice::OriginUse;
+
 use super::{Rules, Switches, duration, rate, size};
 
 /// The flags.
@@ -213,15 +215,18 @@ pub struct OwnOptions {
     #[arg(long, value_name = "DUR", env = "MURMIR_MAX_AGE", value_parser = duration)]
     pub max_age: Option<Duration>,
     /// Most sources at once
-    #[arg(long, value_name = "N", env = "MURMIR_SOURCES")]
+    #[arg(long, value_name = "N", env = "MURMIR_SOURCES", value_parser = clap::value_parser!(u32).range(1..))]
     pub sources: Option<u32>,
+    /// What the publisher's own nodes are asked for [default: equal]
+    #[arg(long, value_name = "WHEN", env = "MURMIR_ORIGIN")]
+    pub origin: Option<OriginUse>,
     /// Files to switch last (may be repeated)
     #[arg(long, value_name = "GLOB", env = "MURMIR_LATE", value_delimiter = ' ')]
     pub late: Vec<String>,
-    /// Look for content in this directory too (may be repeated)
+    /// Copy what is the same in this directory, whatever its name there (may be repeated)
     #[arg(long, value_name = "DIR", env = "MURMIR_REUSE", value_delimiter = ' ')]
     pub reuse: Vec<PathBuf>,
-    /// Serve what was brought for this long
+    /// Stay, and serve what was brought for this long
     #[arg(long, value_name = "DUR", env = "MURMIR_SEED", value_parser = duration)]
     pub seed: Option<Duration>,
     /// DEST may hold files that murmir did not write

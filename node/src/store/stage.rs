@@ -211,6 +211,17 @@ impl Stage {
         like.find(|(_, old)| old.size == size).map(|(id, _)| ContentId(*id))
     }
 
+    /// Whether the superseded file `id` is still here.
+    pub fn keeps(&self, id: &ContentId) -> bool {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id.0)
+    }
+
+    /// How many superseded files are here, and their bytes.
+    pub fn kept_total(&self) -> (u64, u64) {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        (kept.len() as u64, kept.values().fold(0, |sum, old| sum.saturating_add(old.size)))
+    }
+
     /// Removes superseded files older than `grace` seconds, then the oldest until the rest fits in `budget` bytes,
     /// with their outboards. Gives how many.
     pub fn sweep(&self, now: u64, grace: u64, budget: u64) -> Result<usize, FileError> {

@@ -55,7 +55,9 @@ impl Bringing<'_> {
         let (stage, progress) = (Arc::clone(self.stage), Arc::clone(self.progress));
         let download = blocking(move || Download::new(module, root, stage, wants, arriving, progress)).await?;
         let start = Instant::now();
-        let rows = download.throttled(self.request.bwlimit).run(sources, finder).await;
+        let trackers = report.bundle.charter().trackers.clone();
+        let download = download.throttled(self.request.bwlimit).choosing(self.request.choice, trackers);
+        let rows = download.run(sources, finder).await;
         shelf.set_arriving(module, None);
         let rows = rows?;
         self.measure(&rows, start.elapsed()).await;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
 use rustix::fs::{FlockOperation, flock};
@@ -25,6 +25,8 @@ use crate::store::stage::Stage;
 
 /// Our own directory at the root of a destination.
 pub const OWN_DIR: &str = ".murmir";
+/// How often a destination is looked at that another run holds.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// An opened and locked destination. Clones share the lock.
 #[derive(Clone)]
@@ -84,6 +86,22 @@ impl Destination {
         let this = Self { root, path, is_new, lock: Some(Arc::new(lock)) };
         this.check_ours(node, request)?;
         Ok(this)
+    }
+
+    /// The same, waiting for another run there for as long as the request says.
+    ///
+    /// # Errors
+    /// As [`Destination::open`].
+    pub async fn wait_open(node: &Node, request: &Request) -> Result<Self, SyncError> {
+        let until = request.wait_lock.map(|wait| Instant::now() + wait);
+        loop {
+            match Self::open(node, request) {
+                Err(SyncError::Locked { .. }) if until.is_some_and(|until| Instant::now() < until) => {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// A directory that is only read from.

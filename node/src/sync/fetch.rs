@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use cid::Cid;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use libp2p::PeerId;
 use tokio::sync::Semaphore;
 use tracker_less::record::ModuleId;
 
+use super::choice::{Choice, Reserve};
 use super::pick::{Picker, Piece, PieceId, SourceId};
 use super::plan::Want;
 use super::shelf::Arriving;
@@ -77,6 +79,8 @@ pub struct Download {
     progress: Arc<Progress>,
     /// `--bwlimit`.
     throttle: Option<Throttle>,
+    /// Who waits for a turn.
+    reserve: Reserve,
 }
 
 impl Download {
@@ -121,6 +125,7 @@ impl Download {
             arriving,
             progress,
             throttle: None,
+            reserve: Reserve::default(),
         })
     }
 
@@ -128,6 +133,12 @@ impl Download {
     #[must_use]
     pub fn throttled(self, rate: Option<u64>) -> Self {
         Self { throttle: rate.map(|rate| Throttle::new(rate, Instant::now())), ..self }
+    }
+
+    /// With the sources that the user chose.
+    #[must_use]
+    pub fn choosing(self, choice: Choice, trackers: Vec<PeerId>) -> Self {
+        Self { reserve: Reserve::new(choice, trackers), ..self }
     }
 
     /// Runs until everything is staged, from `sources` and from whoever the finder brings; returns each source's part.
@@ -145,19 +156,35 @@ impl Download {
     async fn bring(&mut self, sources: Vec<Source>, finder: &mut Finder) -> Result<(), SyncError> {
         let mut tick = tokio::time::interval(TICK);
         for source in sources {
-            self.join(source);
+            self.meet(source);
         }
+        self.call(false);
         while self.picker.left() > 0 {
             self.hand_out()?;
             let wait = self.throttle.as_ref().map_or(Duration::ZERO, |throttle| throttle.wait(Instant::now()));
             tokio::select! {
                 () = tokio::time::sleep(wait), if !wait.is_zero() => {}
                 Some(landing) = self.flights.next(), if !self.flights.is_empty() => self.land(landing, finder)?,
-                source = finder.next() => self.join(source),
+                source = finder.next() => self.meet(source),
                 _ = tick.tick() => self.check(finder)?,
             }
         }
         Ok(())
+    }
+
+    /// Takes a source, or has it wait.
+    fn meet(&mut self, source: Source) {
+        let active = self.picker.active();
+        if let Some(source) = self.reserve.pass(source, active) {
+            self.join(source);
+        }
+    }
+
+    /// Calls one that waits, where it is its turn.
+    fn call(&mut self, is_stuck: bool) {
+        if let Some(source) = self.reserve.next(self.picker.active(), is_stuck) {
+            self.join(source);
+        }
     }
 
     fn join(&mut self, source: Source) {
@@ -333,6 +360,7 @@ impl Download {
         for id in self.picker.laggards(now) {
             self.lose(id, "finished nothing for long", finder);
         }
+        self.call(self.flights.is_empty());
         if !self.flights.is_empty() || self.picker.awaits_busy(now) {
             if now.duration_since(self.asked) >= ASK_AGAIN {
                 self.asked = now;

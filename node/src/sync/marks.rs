@@ -180,6 +180,8 @@ impl Node {
             export: None,
             from: None,
             key: None,
+            // A replica that follows by itself is as it was; one that somebody asks for is offered again.
+            withdrawn: request.by_itself && module.registration()?.is_some_and(|former| former.withdrawn),
             fresh: None,
         })?;
         module.set_damaged(&[])?;

@@ -2,8 +2,11 @@
 //! report.
 
 mod anchored;
+pub mod answer;
+mod asked;
 mod backup;
 mod bring;
+pub mod choice;
 mod deltas;
 pub mod dest;
 pub mod export;
@@ -13,6 +16,7 @@ pub mod keys;
 pub mod marks;
 pub mod pages;
 pub mod pass;
+pub mod passes;
 mod patches;
 pub mod pick;
 pub mod place;

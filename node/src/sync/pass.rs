@@ -10,6 +10,7 @@ use tracker_less::record::{CheckedBundle, Generation};
 
 use super::backup;
 use super::bring::Bringing;
+use super::choice::Choice;
 use super::dest::{Destination, Found};
 use super::fetch::Progress;
 use super::pages::{self, PageCount};
@@ -69,6 +70,8 @@ pub struct Request {
     pub late: Vec<String>,
     /// A replica that fetches new heads by itself.
     pub watch: bool,
+    /// The node does this pass by itself.
+    pub by_itself: bool,
     /// Print what would be done and change nothing.
     pub dry_run: bool,
     /// Make missing parents of the destination.
@@ -97,6 +100,10 @@ pub struct Request {
     pub bwlimit: Option<u64>,
     /// How long somebody may take to answer.
     pub contimeout: Option<Duration>,
+    /// How long another run on the destination is waited for.
+    pub wait_lock: Option<Duration>,
+    /// Which sources take part.
+    pub choice: Choice,
 }
 
 impl Request {
@@ -158,7 +165,7 @@ impl Report {
 /// # Errors
 /// Every way a pass can end early; nothing visible has changed then, unless the disk failed while placing.
 pub async fn run(node: &Arc<Node>, request: &Request, progress: &Arc<Progress>) -> Result<Report, SyncError> {
-    let target = Destination::open(node, request)?;
+    let target = Destination::wait_open(node, request).await?;
     let is_new = target.is_new;
     let result = into(target, node, request, progress).await;
     if is_new && result.is_err() {
@@ -186,6 +193,7 @@ async fn into(
     };
     let Resolved { bundle, mut sources, newest } = resolved;
     check_rollback(node, request, &target, &bundle)?;
+    finder.admit(request.choice.origin, &bundle, &mut sources);
     let is_there = |seed: &&Arc<WebSeed>| {
         sources.iter().any(|source| source.supply.web().is_some_and(|one| Arc::ptr_eq(one, seed)))
     };
@@ -200,7 +208,7 @@ async fn into(
     }
     let page_seconds = start.elapsed().as_secs_f64();
     let tree = selected(node, request, &bundle)?;
-    let found = look(node, request, target.clone(), &tree).await?;
+    let found = look(node, request, target.clone(), &tree, false).await?;
     let bases = look_at_bases(node, request, &tree).await?;
     let mut report = Report {
         plan: make_plan(request, &target, &tree, &found, &bases)?,
@@ -238,12 +246,18 @@ async fn into(
     Ok(report)
 }
 
-/// Looks at the destination off the event loop.
-async fn look(node: &Arc<Node>, request: &Request, target: Destination, tree: &Selected) -> Result<Found, SyncError> {
+/// Looks at the destination off the event loop: where the module has something, or everywhere.
+async fn look(
+    node: &Arc<Node>,
+    request: &Request,
+    target: Destination,
+    tree: &Selected,
+    everywhere: bool,
+) -> Result<Found, SyncError> {
     let sizes: HashSet<u64> = tree.entries.iter().filter_map(|item| file(item).map(|(_, size)| size)).collect();
     let area = Area::of(request, tree);
     let node = Arc::clone(node);
-    blocking(move || target.scan(&node.index, &sizes, &|path, is_dir| !is_dir || area.enters(path))).await
+    blocking(move || target.scan(&node.index, &sizes, &|path, is_dir| !is_dir || everywhere || area.enters(path))).await
 }
 
 /// A directory of `--link-dest` and its like, and what stands in it.
@@ -263,8 +277,8 @@ async fn look_at_bases(node: &Arc<Node>, request: &Request, tree: &Selected) -> 
             continue;
         }
         let basis = Destination::basis(&path)?;
-        let root = basis.root.clone();
-        bases.push(BasisDir { kind: *kind, root, found: look(node, request, basis, tree).await? });
+        let found = look(node, request, basis.clone(), tree, *kind == BasisKind::Reuse).await?;
+        bases.push(BasisDir { kind: *kind, root: basis.root, found });
     }
     Ok(bases)
 }

@@ -330,6 +330,11 @@ impl Picker {
         }
     }
 
+    /// Sources at work.
+    pub fn active(&self) -> usize {
+        self.sources.iter().filter(|source| !source.gone).count()
+    }
+
     /// Pieces not yet done.
     pub fn left(&self) -> usize {
         self.left

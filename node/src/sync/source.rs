@@ -1,7 +1,6 @@
 //! Finds nodes that hold a module: every way in at once, for as long as a run lasts.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
@@ -12,6 +11,9 @@ use tracker_less::machine::Event;
 use tracker_less::net::DialError;
 use tracker_less::record::{CheckedBundle, CheckedNomination};
 
+use super::answer::{Answer, Found, Way};
+use super::asked::{MAX_PEERS, Shared, Standing, lock};
+use super::choice::OriginUse;
 use super::seeds::Seeds;
 use super::supply::{SourceName, Supply};
 use super::{ModuleRef, Node, rosters};
@@ -24,10 +26,6 @@ use crate::wire::{self, Deadlines};
 const QUEUE: usize = 64;
 /// Between two rounds of the mirror book and the DHT.
 const ROUND: Duration = Duration::from_secs(3);
-/// Most nodes that one run talks to at once; those that hold nothing make room for others.
-const MAX_PEERS: usize = 64;
-/// Most nodes that are remembered as asked.
-const MAX_ASKED: usize = 1024;
 /// Most ways in of earlier runs that are tried.
 const MAX_WAYS: usize = 48;
 /// While somebody of the DHT is there who may lead to others, a run that found nobody looks for this long.
@@ -72,52 +70,6 @@ impl Source {
     }
 }
 
-/// How a run stands with a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// Being asked.
-    Asked,
-    /// A source now.
-    Source,
-    /// Answered without holding anything, or failed: asked again in a later round.
-    Again,
-    /// Never again in this run.
-    Banned,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    peers: HashMap<PeerId, Standing>,
-    notes: Vec<String>,
-    /// Web servers of nominations that were handed on.
-    told: HashSet<String>,
-    /// Somebody spoke our protocol, whatever it said.
-    answered: bool,
-    /// Every way in was tried once.
-    first_round: bool,
-    /// Somebody of the DHT is there: further rounds may bring what the first did not.
-    hopeful: bool,
-    /// Hints not yet dialled or asked.
-    hints: usize,
-}
-
-impl Shared {
-    /// Marks a node as being asked; false if it must not be asked now.
-    fn claim(&mut self, peer: PeerId) -> bool {
-        let busy = |standing: &&Standing| matches!(standing, Standing::Asked | Standing::Source);
-        let full = self.peers.values().filter(busy).count() >= MAX_PEERS;
-        match self.peers.get(&peer) {
-            Some(Standing::Asked | Standing::Source | Standing::Banned) => false,
-            None if self.peers.len() >= MAX_ASKED => false,
-            _ if full => false,
-            _ => {
-                self.peers.insert(peer, Standing::Asked);
-                true
-            }
-        }
-    }
-}
-
 /// Looks for sources of one module in the background; ends when dropped.
 pub struct Finder {
     found: mpsc::Receiver<Source>,
@@ -125,6 +77,8 @@ pub struct Finder {
     news: Arc<Notify>,
     began: Instant,
     search: tokio::task::JoinHandle<()>,
+    /// What the origin is for, and who that is.
+    origin: (OriginUse, Vec<PeerId>),
 }
 
 impl Drop for Finder {
@@ -147,20 +101,41 @@ impl Finder {
         let news = Arc::new(Notify::new());
         let search = Search { node, module, shared: Arc::clone(&shared), news: Arc::clone(&news), sender, seeds };
         let search = tokio::spawn(search.run(hints));
-        Self { found, shared, news, began: Instant::now(), search }
+        let (began, origin) = (Instant::now(), (OriginUse::Equal, Vec::new()));
+        Self { found, shared, news, began, search, origin }
+    }
+
+    /// From now on gives only sources that the user wants, and drops the others of those found. Who the origin is, the head's
+    /// charter says.
+    pub fn admit(&mut self, origin: OriginUse, head: &CheckedBundle, found: &mut Vec<Source>) {
+        self.origin = (origin, head.charter().trackers.clone());
+        found.retain(|source| self.admits(source));
+    }
+
+    /// True if the user wants this source.
+    fn admits(&self, source: &Source) -> bool {
+        self.origin.0.admits(source, &self.origin.1)
     }
 
     /// The next node that holds some generation of the module. Waits for as long as it takes; safe to cancel.
     pub async fn next(&mut self) -> Source {
-        match self.found.recv().await {
-            Some(source) => source,
-            None => std::future::pending().await,
+        loop {
+            match self.found.recv().await {
+                Some(source) if self.admits(&source) => return source,
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
         }
     }
 
     /// The next such node, if one is there now.
     pub fn try_next(&mut self) -> Option<Source> {
-        self.found.try_recv().ok()
+        std::iter::from_fn(|| self.found.try_recv().ok()).find(|source| self.origin.0.admits(source, &self.origin.1))
+    }
+
+    /// What everybody said that was asked, in the order of the answers.
+    pub fn answers(&self) -> Vec<Answer> {
+        lock(&self.shared).answers.clone()
     }
 
     /// Notified when something may have changed: an answer, a failure, the end of a round.
@@ -217,10 +192,6 @@ impl Finder {
     }
 }
 
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[derive(Clone)]
 struct Search {
     node: Arc<Node>,
@@ -239,7 +210,7 @@ impl Search {
             self.note(error.to_string());
         }
         for way in self.ways_in(&hints).await {
-            asks.spawn(self.clone().try_way(way));
+            asks.spawn(self.clone().try_way(way, Found::Remembered));
         }
         for hint in hints.into_iter().take(MAX_PEERS) {
             asks.spawn(self.clone().dial(hint));
@@ -253,14 +224,15 @@ impl Search {
                 self.follow(&nomination).await;
                 known.push((nomination.peer(), nomination.nomination().addresses.clone()));
             }
-            self.ask_all(&mut asks, known);
+            self.ask_all(&mut asks, Found::Nominated, known);
             self.ask_connected(&mut asks).await;
             let swarm = &self.node.swarm;
             let (providers, bundles) = tokio::join!(swarm.providers(self.module.id), swarm.find_bundle(self.module.id));
             for bundle in bundles {
                 self.witness(&bundle).await;
+                lock(&self.shared).record(Answer { head: Some(bundle), ..Answer::from("DHT", Way::Dht) });
             }
-            self.ask_all(&mut asks, providers.into_iter().map(|peer| (peer, Vec::new())).collect());
+            self.ask_all(&mut asks, Found::Provider, providers.into_iter().map(|peer| (peer, Vec::new())).collect());
             if !lock(&self.shared).first_round {
                 while asks.join_next().await.is_some() {}
                 self.ask_connected(&mut asks).await;
@@ -307,22 +279,22 @@ impl Search {
 
     async fn ask_connected(&self, asks: &mut JoinSet<()>) {
         let rows = self.node.swarm.peers().await;
-        self.ask_all(asks, rows.into_iter().map(|row| (row.peer, Vec::new())).collect());
+        self.ask_all(asks, Found::Connected, rows.into_iter().map(|row| (row.peer, Vec::new())).collect());
     }
 
     /// Asks nodes, those first that were not asked before: a crowd of useless ones keeps nobody from having a turn.
-    fn ask_all(&self, asks: &mut JoinSet<()>, mut known: Vec<(PeerId, Vec<Multiaddr>)>) {
+    fn ask_all(&self, asks: &mut JoinSet<()>, found: Found, mut known: Vec<(PeerId, Vec<Multiaddr>)>) {
         {
             let shared = lock(&self.shared);
             known.sort_by_key(|(peer, _)| shared.peers.contains_key(peer));
         }
         for (peer, addresses) in known {
-            self.ask_once(asks, peer, addresses);
+            self.ask_once(asks, peer, addresses, found);
         }
     }
 
     /// Asks a node unless it is being asked, is a source, or was banned.
-    fn ask_once(&self, asks: &mut JoinSet<()>, peer: PeerId, addresses: Vec<Multiaddr>) {
+    fn ask_once(&self, asks: &mut JoinSet<()>, peer: PeerId, addresses: Vec<Multiaddr>, found: Found) {
         if peer == self.node.swarm.peer_id() || !self.claim(peer) {
             return;
         }
@@ -332,7 +304,7 @@ impl Search {
                 // A failure shows when the stream is opened.
                 let _ = search.node.swarm.connect(peer, addresses).await;
             }
-            search.ask(peer).await;
+            search.ask(peer, found).await;
         });
     }
 
@@ -342,19 +314,23 @@ impl Search {
     }
 
     /// Tries a way in; more than once where somebody is there who has no place for us at the moment.
-    async fn try_way(self, way: Multiaddr) {
+    async fn try_way(self, way: Multiaddr, found: Found) {
         for left in (0..TRIES).rev() {
             match self.node.swarm.dial(way.clone()).await {
                 Err(DialError::HungUp { .. }) if left > 0 => tokio::time::sleep(PAUSE).await,
-                Err(error) => return self.note(error.to_string()),
-                Ok(peer) if self.claim(peer) => return self.ask(peer).await,
+                Err(error) => {
+                    let answer = Answer::from(&way.to_string(), Way::Hello);
+                    lock(&self.shared).record(Answer { error: Some(error.to_string()), ..answer });
+                    return self.note(error.to_string());
+                }
+                Ok(peer) if self.claim(peer) => return self.ask(peer, found).await,
                 Ok(_) => return,
             }
         }
     }
 
     async fn dial(self, hint: Multiaddr) {
-        self.clone().try_way(hint).await;
+        self.clone().try_way(hint, Found::Given).await;
         self.hint_settled();
     }
 
@@ -370,10 +346,14 @@ impl Search {
         match self.exported(&seed).await {
             Ok(bundle) => {
                 lock(&self.shared).answered = true;
+                lock(&self.shared).record(Answer { head: Some(bundle.clone()), ..Answer::from(seed.url(), Way::Web) });
                 // Without a run that listens it does not matter.
                 let _ = self.sender.send(Source::web(&seed, Some(bundle))).await;
             }
-            Err(why) => self.note(format!("{}: {why}", seed.url())),
+            Err(why) => {
+                lock(&self.shared).record(Answer { error: Some(why.clone()), ..Answer::from(seed.url(), Way::Web) });
+                self.note(format!("{}: {why}", seed.url()));
+            }
         }
         self.hint_settled();
     }
@@ -389,10 +369,17 @@ impl Search {
     }
 
     /// Opens a stream, exchanges heads, and hands the node on if it holds something.
-    async fn ask(&self, peer: PeerId) {
+    async fn ask(&self, peer: PeerId, found: Found) {
+        let name = peer.to_string();
+        let answer = Answer { found: Some(found), ..Answer::from(&name, Way::Hello) };
         let standing = match self.exchange(peer).await {
-            Ok(source) => {
+            Ok((source, head)) => {
                 lock(&self.shared).answered = true;
+                if source.offers.is_empty() {
+                    let shown = head.as_ref().map(|head| format!("shows {}, holds nothing", head.generation()));
+                    self.note(format!("{peer}: {}", shown.unwrap_or_else(|| "knows nothing of it".to_owned())));
+                }
+                lock(&self.shared).record(Answer { head, holds: source.offers.clone(), ..answer });
                 if source.offers.is_empty() {
                     Standing::Again
                 } else if self.sender.send(source).await.is_ok() {
@@ -403,6 +390,7 @@ impl Search {
             }
             Err(why) => {
                 self.note(format!("{peer}: {why}"));
+                lock(&self.shared).record(Answer { error: Some(why), ..answer });
                 Standing::Again
             }
         };
@@ -410,7 +398,7 @@ impl Search {
         self.news.notify_one();
     }
 
-    async fn exchange(&self, peer: PeerId) -> Result<Source, String> {
+    async fn exchange(&self, peer: PeerId) -> Result<(Source, Option<CheckedBundle>), String> {
         let stream = self.node.swarm.open(peer).await.map_err(|error| error.to_string())?;
         let client = PeerClient::connect(stream, Hello::ours(), Deadlines::default()).await.map_err(text)?;
         let seen = self.node.seen(&self.module).map_err(|error| error.to_string())?;
@@ -418,9 +406,13 @@ impl Search {
         let since = rosters::since(&self.node, self.module.id).await;
         let mut reply = client.head(self.module.id, known, None, SAMPLE, since).await.map_err(text)?;
         let told = std::mem::take(&mut reply.rosters);
+        // A node that knows nothing newer than what it was told does not repeat it.
+        let knows = reply.bundle.is_some() || !reply.holds.is_empty();
+        let head = reply.bundle.as_ref().and_then(|bytes| CheckedBundle::verify(bytes).ok());
+        let head = head.or_else(|| seen.clone().filter(|_| knows));
         let offers = self.digest(peer, reply, seen).await?;
         rosters::take(&self.node, self.module.id, &client, told).await?;
-        Ok(Source { name: SourceName::Peer(peer), supply: Supply::Peer(client), offers })
+        Ok((Source { name: SourceName::Peer(peer), supply: Supply::Peer(client), offers }, head))
     }
 
     /// Verifies what a node answered, takes note of it, and says which generations it holds.

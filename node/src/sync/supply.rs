@@ -24,6 +24,16 @@ pub enum SourceName {
     Web(String),
 }
 
+impl SourceName {
+    /// The node, if it is one.
+    pub fn peer(&self) -> Option<&PeerId> {
+        match self {
+            Self::Peer(peer) => Some(peer),
+            Self::Web(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for SourceName {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

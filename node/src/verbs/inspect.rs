@@ -27,7 +27,7 @@ use crate::sync::plan::Want;
 use crate::sync::resolve::{Resolved, resolve as find_head};
 use crate::sync::shelf::Arriving;
 use crate::sync::source::{Finder, Source};
-use crate::sync::{SyncError, pages, selected, unix_now};
+use crate::sync::{SyncError, pages, selected};
 
 /// How long `resolve` waits for the top of the tree.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -138,54 +138,8 @@ async fn copy_out(reference: &Reference, opened: Opened, want: Want, own: &Dir, 
     }
 }
 
-/// The newest head that can be found, and who answered what.
-///
-/// # Errors
-/// Nobody answered, or nobody knows the module.
-pub async fn resolve(service: &Service, wish: &Target, out: &Output) -> Result<Value, Failure> {
-    let reference = reference(&wish.reference)?;
-    let node = &service.node;
-    let hints = service.hints_with(&reference.peers);
-    let mut finder = Finder::start(Arc::clone(node), reference.module.clone(), hints);
-    let found = find_head(node, &reference.module, reference.at, &mut finder).await?;
-    let unofficial = origin_of(service, &reference, &found).await;
-    let (bundle, now) = (&found.bundle, unix_now());
-    let answers: Vec<Value> = found
-        .sources
-        .iter()
-        .flat_map(|source| source.offers.iter().map(move |offer| (&source.name, offer)))
-        .map(|(peer, offer)| json!({ "peer_id": peer.to_string(), "seq": offer.bundle.generation().seq, "whole": offer.whole }))
-        .collect();
-    let exact = Reference { at: reference.at, peers: Vec::new(), ..reference.clone() };
-    let mut lines = vec![format!("{exact}  {}  {}", bundle.generation(), bundle.root())];
-    if let Some(from) = &unofficial {
-        lines.push(copy_of(from));
-    }
-    if !bundle.is_fresh(now) {
-        lines.push("stale: no valid Fresh record".to_owned());
-    }
-    if node.fork(&reference.module)?.is_some() {
-        lines.push("forked: two heads with one number were seen; the last generation below counts".to_owned());
-    }
-    for line in lines {
-        out.line(line).await;
-    }
-    Ok(json!({
-        "reference": reference.module.to_string(),
-        "epoch": bundle.generation().epoch,
-        "seq": bundle.generation().seq,
-        "root": bundle.root().to_string(),
-        "created": bundle.head().created,
-        "unofficial": unofficial,
-        "fresh_until": bundle.fresh().map(|fresh| fresh.until),
-        "stale": !bundle.is_fresh(now),
-        "forked": node.fork(&reference.module)?.is_some(),
-        "answers": answers,
-    }))
-}
-
 /// What the tree is an unofficial copy of, where it says so and its top can be had soon.
-async fn origin_of(service: &Service, reference: &Reference, found: &Resolved) -> Option<String> {
+pub(super) async fn origin_of(service: &Service, reference: &Reference, found: &Resolved) -> Option<String> {
     let root = *found.bundle.root();
     let bring = pages::bring_root(&service.node, &reference.module, root, &found.sources);
     // A head is as good without.

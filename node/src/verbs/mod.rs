@@ -13,7 +13,10 @@ pub mod nominate;
 pub mod pass;
 pub mod progress;
 pub mod publish;
+pub mod resolve;
+pub mod seed;
 pub mod show;
+pub mod transfers;
 pub mod upkeep;
 pub mod verify;
 pub mod watch;
@@ -45,7 +48,7 @@ pub enum Verb {
     /// Write one file to stdout.
     Cat(inspect::Target),
     /// The newest head that can be found.
-    Resolve(inspect::Target),
+    Resolve(resolve::Resolve),
     /// Who says that it holds a module.
     Mirrors(inspect::Target),
     /// End a registration.
@@ -57,9 +60,11 @@ pub enum Verb {
     /// The node's identity and addresses.
     Id,
     /// What the node holds.
-    Status,
+    Status(upkeep::Status),
     /// Whom the node is connected to.
     Peers,
+    /// What the node brings and serves now.
+    Transfers,
     /// Lines that lead others here.
     Motd(inspect::Motd),
     /// This node's own word on a module.
@@ -76,9 +81,8 @@ impl Verb {
             Self::Ls(ls) => Some(&ls.reference),
             Self::Find(find) => Some(&find.reference),
             Self::Motd(motd) => motd.reference.as_deref(),
-            Self::Cat(target) | Self::Resolve(target) | Self::Mirrors(target) | Self::Log(target) => {
-                Some(&target.reference)
-            }
+            Self::Resolve(wish) => Some(&wish.reference),
+            Self::Cat(target) | Self::Mirrors(target) | Self::Log(target) => Some(&target.reference),
             _ => None,
         }
     }
@@ -89,9 +93,8 @@ impl Verb {
             Self::Pass(pass) => pass.reference = reference,
             Self::Ls(ls) => ls.reference = reference,
             Self::Find(find) => find.reference = reference,
-            Self::Cat(target) | Self::Resolve(target) | Self::Mirrors(target) | Self::Log(target) => {
-                target.reference = reference;
-            }
+            Self::Resolve(wish) => wish.reference = reference,
+            Self::Cat(target) | Self::Mirrors(target) | Self::Log(target) => target.reference = reference,
             _ => {}
         }
     }
@@ -163,14 +166,15 @@ pub async fn perform(service: &Service, verb: Verb, out: &Output) -> Result<Valu
         Verb::Diff(request) => compare::diff(service, request, out).await,
         Verb::Log(request) => compare::log(service, &request, out).await,
         Verb::Cat(request) => inspect::cat(service, &request, out).await,
-        Verb::Resolve(request) => inspect::resolve(service, &request, out).await,
+        Verb::Resolve(request) => resolve::resolve(service, &request, out).await,
         Verb::Mirrors(request) => mirrors::mirrors(service, &request, out).await,
         Verb::Forget(request) => upkeep::forget(service, &request).await,
         Verb::Withdraw(request) => upkeep::withdraw(service, &request).await,
         Verb::Take(request) => keys::take(service, &request, out).await,
         Verb::Id => upkeep::id(service, out).await,
-        Verb::Status => upkeep::status(service, out).await,
+        Verb::Status(request) => upkeep::status(service, &request, out).await,
         Verb::Peers => upkeep::peers(service, out).await,
+        Verb::Transfers => transfers::transfers(service, out).await,
         Verb::Motd(request) => inspect::motd(service, &request, out).await,
         Verb::OwnNomination(request) => nominate::own(service, &request, out).await,
         Verb::TakeNomination(request) => nominate::take(service, request).await,

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracker_less::record::CheckedBundle;
 
+use super::seed::seed;
 use super::show::Show;
 use super::{Event, Output, inspect};
 use crate::error::{Exit, Failure};
@@ -19,8 +20,10 @@ use crate::manifest::select::Selector;
 use crate::manifest::selection::Selection;
 use crate::reference::Reference;
 use crate::service::Service;
+use crate::sync::choice::Choice;
 use crate::sync::fetch::Progress;
 use crate::sync::pass::{self, Kind, Report, Request};
+use crate::sync::passes::Pass as UnderWay;
 use crate::sync::plan::{BasisKind, Rules};
 use crate::sync::supply::SourceName;
 use crate::sync::{SourceRow, unix_now};
@@ -74,6 +77,8 @@ pub struct Pass {
     pub error_on_no_transfer: bool,
     /// `--watch`.
     pub watch: bool,
+    /// The node does it by itself: a watching mirror.
+    pub by_itself: bool,
     /// `--link-dest` and its like.
     pub bases: Vec<(BasisKind, PathBuf)>,
     /// `--url`.
@@ -88,6 +93,12 @@ pub struct Pass {
     pub contimeout: Option<u64>,
     /// `--stop-after` and `--stop-at`: seconds from now.
     pub stop_after: Option<u64>,
+    /// `--wait-lock`, seconds.
+    pub wait_lock: Option<u64>,
+    /// `--seed`, seconds.
+    pub seed: Option<u64>,
+    /// `--origin` and `--sources`.
+    pub choice: Choice,
 }
 
 /// A selector from a place in the tree and what of it is wanted.
@@ -114,6 +125,12 @@ pub async fn pass(service: &Service, wish: Pass, out: &Output) -> Result<Value, 
     let (before_in, before_out) = service.node.swarm.bytes().await;
     let request = request(service, &wish).await?;
     let progress = Arc::new(Progress::default());
+    let listed = service.passes().list(UnderWay {
+        reference: wish.reference.clone(),
+        dest: wish.dest.clone(),
+        progress: Arc::clone(&progress),
+        since: Instant::now(),
+    });
     let report = {
         let run = pass::run(&service.node, &request, &progress);
         let stop = tokio::time::sleep(Duration::from_secs(wish.stop_after.unwrap_or(NEVER)));
@@ -130,6 +147,7 @@ pub async fn pass(service: &Service, wish: Pass, out: &Output) -> Result<Value, 
             }
         }
     };
+    drop(listed);
     let (received, sent) = service.node.swarm.bytes().await;
     let traffic = (received - before_in, sent - before_out);
     print(&wish, &report, traffic, out).await;
@@ -137,7 +155,15 @@ pub async fn pass(service: &Service, wish: Pass, out: &Output) -> Result<Value, 
         service.hold(&request.module).await?;
     }
     check(&wish, &report)?;
-    Ok(done(&report, traffic))
+    let value = done(&report, traffic);
+    if let Some(span) = wish.seed.filter(|_| !wish.dry_run).map(Duration::from_secs) {
+        match service.node.shelf.holding(&request.module.id) {
+            // A replica is held already.
+            Some(_) => tokio::time::sleep(span).await,
+            None => seed(service, &request, &report.bundle, span).await?,
+        }
+    }
+    Ok(value)
 }
 
 async fn tell_progress(progress: &Progress, out: &Output) {
@@ -179,6 +205,7 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
         rules: rules(wish),
         late: wish.late.clone(),
         watch: wish.watch,
+        by_itself: wish.by_itself,
         dry_run: wish.dry_run,
         mkpath: wish.mkpath,
         adopt: wish.adopt,
@@ -193,6 +220,8 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
         web_seeds: wish.web_seeds.clone(),
         delta: !wish.no_delta,
         bases: wish.bases.clone(),
+        wait_lock: wish.wait_lock.map(Duration::from_secs),
+        choice: wish.choice,
     })
 }
 

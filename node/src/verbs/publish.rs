@@ -218,6 +218,26 @@ async fn run(
     Ok(published.map_err(|error| Failure::new(Exit::Memory, error.to_string()))??)
 }
 
+/// How many entries of a published directory are not what was signed last.
+///
+/// # Errors
+/// The directory cannot be read, or the index fails.
+pub async fn unsigned(service: &Service, module: &ModuleRef, published: &Registration) -> Result<usize, Failure> {
+    let request = Publish {
+        dir: published.directory.clone(),
+        selection: published.selection.clone(),
+        late: published.late.clone(),
+        allow_shrink: true,
+        ignore_errors: true,
+        dry_run: true,
+        ..Publish::default()
+    };
+    let bundle = service.placed_bundle(&service.node.marks(module)?)?;
+    let former = Former { bundle, sibling: None };
+    let looked_at = run(service, &request, module, &Signer::Elsewhere, &former).await?;
+    Ok(looked_at.changes.len())
+}
+
 /// What a first charter says. A node that has no publisher key renews Fresh records by its own.
 fn terms(service: &Service, request: &Publish, signer: &Signer) -> Result<Terms, Failure> {
     let own = service.lasting_public_key()?;
@@ -292,6 +312,7 @@ async fn register(
         late: request.late.clone(),
         watch: false,
         key: Some(request.key.clone()),
+        withdrawn: false,
         fresh: u32::try_from(request.fresh).ok(),
     })?;
     marks.set_damaged(&[])?;

@@ -1,6 +1,6 @@
 //! `verify`: what stands in a destination, against the tree that should.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -18,7 +18,7 @@ use crate::manifest::select::Selector;
 use crate::manifest::selection::Selection;
 use crate::manifest::walk::Walk;
 use crate::reference::Reference;
-use crate::service::Service;
+use crate::service::{Service, random};
 use crate::store::files::Dir;
 use crate::store::locate::locate;
 use crate::store::proof;
@@ -41,6 +41,8 @@ pub struct Verify {
     pub selection: Selection,
     /// Files may be missing there.
     pub in_part: bool,
+    /// Check so many percent of the files, chosen at random.
+    pub sample: Option<f64>,
 }
 
 impl Verify {
@@ -82,13 +84,13 @@ pub async fn verify(service: &Service, wish: Verify, out: &Output) -> Result<Val
     let mut checked = check(service, &wish, &standing).await?;
     let found = checked.damaged.len() + checked.missing.len();
     let mut repaired = 0;
-    note_damage(service, &wish.dest, &standing, &checked).await?;
+    note_damage(service, &wish, &standing, &checked).await?;
     if wish.repair && found > 0 {
         repair(service, &wish, &standing, out).await?;
         let after = check(service, &wish, &standing).await?;
         repaired = found.saturating_sub(after.damaged.len() + after.missing.len());
         checked = after;
-        note_damage(service, &wish.dest, &standing, &checked).await?;
+        note_damage(service, &wish, &standing, &checked).await?;
     }
     if wish.in_part {
         checked.missing.clear();
@@ -157,6 +159,7 @@ async fn named(service: &Service, wish: &Verify, wanted: Reference) -> Result<St
 async fn check(service: &Service, wish: &Verify, standing: &Standing) -> Result<Checked, Failure> {
     let (node, root) = (Arc::clone(&service.node), Dir::open(&wish.dest).map_err(SyncError::from)?);
     let (bundle, select) = (standing.bundle.clone(), standing.select.clone());
+    let (sample, salt) = (wish.sample, random()?);
     let work = move || -> Result<Checked, SyncError> {
         let module = ModuleRef::of(&bundle);
         let refuse = |error| SyncError::tree(&module, error);
@@ -167,6 +170,9 @@ async fn check(service: &Service, wish: &Verify, standing: &Standing) -> Result<
             {
                 files.push((path, *id, *size));
             }
+        }
+        if let Some(percent) = sample {
+            files.retain(|(path, ..)| is_drawn(&salt, path, percent));
         }
         let count = files.len() as u64;
         let verdicts: Vec<(TreePath, Option<bool>)> =
@@ -185,6 +191,13 @@ async fn check(service: &Service, wish: &Verify, standing: &Standing) -> Result<
     Ok(done.map_err(|error| Failure::new(Exit::Memory, error.to_string()))??)
 }
 
+/// True for about so many percent of all paths, others with each salt.
+fn is_drawn(salt: &[u8; 32], path: &TreePath, percent: f64) -> bool {
+    let hash = *blake3::keyed_hash(salt, path.as_bytes()).as_bytes();
+    let drawn = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+    f64::from(drawn) < f64::from(u32::MAX) * percent / 100.0
+}
+
 /// None: there is no such file; otherwise whether its bytes are right.
 fn look(root: &Dir, path: &TreePath, id: &ContentId, size: u64) -> Option<bool> {
     let (dir, name) = locate(root, path).ok()?;
@@ -193,8 +206,8 @@ fn look(root: &Dir, path: &TreePath, id: &ContentId, size: u64) -> Option<bool> 
 }
 
 /// Damage is written down, claimed no longer, and forgotten by the index, so that a pass sees it.
-async fn note_damage(service: &Service, dest: &Path, standing: &Standing, checked: &Checked) -> Result<(), Failure> {
-    let node = &service.node;
+async fn note_damage(service: &Service, wish: &Verify, standing: &Standing, checked: &Checked) -> Result<(), Failure> {
+    let (node, dest) = (&service.node, &wish.dest);
     for path in &checked.damaged {
         let (Some(dir), Some(name)) = (path.parent(), path.name()) else { continue };
         let tree = service.tree_key(standing.registration.as_ref(), dest);
@@ -204,8 +217,14 @@ async fn note_damage(service: &Service, dest: &Path, standing: &Standing, checke
     }
     if standing.registration.is_some() {
         let module = ModuleRef::of(&standing.bundle);
-        let paths: Vec<Vec<u8>> =
+        let mut paths: Vec<Vec<u8>> =
             checked.damaged.iter().chain(&checked.missing).map(|path| path.as_bytes().to_vec()).collect();
+        if wish.sample.is_some() {
+            // A sample says nothing of the rest.
+            paths.extend(node.marks(&module)?.damaged()?);
+            paths.sort();
+            paths.dedup();
+        }
         node.marks(&module)?.set_damaged(&paths)?;
         if service.serves() {
             service.hold(&module).await?;

@@ -69,6 +69,7 @@ pub fn of(registration: &Registration) -> Pass {
         selection: registration.selection.clone(),
         late: registration.late.clone(),
         watch: registration.watch,
+        by_itself: true,
         ..Pass::default()
     }
 }

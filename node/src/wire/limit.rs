@@ -61,11 +61,14 @@ struct Usage {
     streams: u32,
     requests: Bucket,
     bytes: Bucket,
+    /// When the first of its open streams was opened, and the bytes it has asked for since.
+    since: Duration,
+    asked: u64,
 }
 
 impl Default for Usage {
     fn default() -> Self {
-        Self { streams: 0, requests: Bucket::new(REQUESTS), bytes: Bucket::new(BYTES) }
+        Self { streams: 0, requests: Bucket::new(REQUESTS), bytes: Bucket::new(BYTES), since: Duration::ZERO, asked: 0 }
     }
 }
 
@@ -73,6 +76,19 @@ impl Usage {
     fn wait(&mut self, now: Duration) -> Duration {
         self.requests.wait(now).max(self.bytes.wait(now))
     }
+}
+
+/// What a peer gets from here now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Who.
+    pub peer: PeerId,
+    /// Its open streams.
+    pub streams: u32,
+    /// About how many bytes it asked for and was not refused, since the first of them was opened.
+    pub bytes: u64,
+    /// How long ago that was.
+    pub span: Duration,
 }
 
 /// All counters of a node.
@@ -95,6 +111,9 @@ impl Gate {
             return Err(Full);
         }
         usage.streams += 1;
+        if usage.streams == 1 {
+            (usage.since, usage.asked) = (now, 0);
+        }
         Ok(())
     }
 
@@ -112,10 +131,25 @@ impl Gate {
             Duration::ZERO => {
                 usage.requests.spend(1);
                 usage.bytes.spend(bytes);
+                usage.asked = usage.asked.saturating_add(bytes);
                 Ok(())
             }
             wait => Err(wait),
         }
+    }
+
+    /// Peers with open streams.
+    pub fn served(&self, now: Duration) -> Vec<Served> {
+        let open = self.peers.iter().filter(|(_, usage)| usage.streams > 0);
+        let row = |(peer, usage): (&PeerId, &Usage)| Served {
+            peer: *peer,
+            streams: usage.streams,
+            bytes: usage.asked,
+            span: now.saturating_sub(usage.since),
+        };
+        let mut rows: Vec<Served> = open.map(row).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.bytes));
+        rows
     }
 }
 

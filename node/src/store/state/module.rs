@@ -53,6 +53,9 @@ pub struct Registration {
     /// A publisher's key, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// Not offered to anybody, until it is published or mirrored again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withdrawn: bool,
     /// How long a Fresh record of this publisher lasts, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fresh: Option<u32>,

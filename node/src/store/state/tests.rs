@@ -31,6 +31,7 @@ fn registration() -> Registration {
         from: None,
         watch: true,
         key: None,
+        withdrawn: false,
         fresh: Some(60),
     }
 }

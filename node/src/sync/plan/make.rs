@@ -121,6 +121,19 @@ fn kind_of(item: &Remote) -> LocalKind {
     }
 }
 
+/// Where the contents of the directories of `--reuse` are.
+fn elsewhere<'a>(bases: &'a [(BasisKind, &'a LocalTree)]) -> HashMap<ContentId, (usize, &'a TreePath)> {
+    let mut found = HashMap::new();
+    for (number, (_, tree)) in bases.iter().enumerate().filter(|(_, (kind, _))| *kind == BasisKind::Reuse) {
+        for (path, entry) in *tree {
+            if let LocalKind::File { id: Some(id), .. } = &entry.kind {
+                found.entry(*id).or_insert((number, path));
+            }
+        }
+    }
+    found
+}
+
 /// Names of one file: what makes two entries hard links of each other.
 type LinkGroup = (ContentId, u16, i64, u32);
 
@@ -159,6 +172,8 @@ struct Planner<'a> {
     wanted: HashSet<&'a TreePath>,
     /// Where a content is in the destination now, best candidates first.
     by_id: HashMap<ContentId, Vec<&'a TreePath>>,
+    /// Where a content is in the directories of `--reuse`.
+    elsewhere: HashMap<ContentId, (usize, &'a TreePath)>,
     /// Names per inode, to break links that the module does not have.
     names: HashMap<u64, u32>,
     leaders: HashMap<LinkGroup, (&'a TreePath, Option<u64>)>,
@@ -195,8 +210,8 @@ impl<'a> Planner<'a> {
         for paths in by_id.values_mut() {
             paths.sort_by_key(|path| wanted.contains(*path));
         }
-        let (leaders, used) = (HashMap::new(), HashSet::new());
-        Self { local, bases, rules, wanted, by_id, names, leaders, used, skipped: None, rank: 0, plan }
+        let (leaders, used, elsewhere) = (HashMap::new(), HashSet::new(), elsewhere(bases));
+        Self { local, bases, rules, wanted, by_id, elsewhere, names, leaders, used, skipped: None, rank: 0, plan }
     }
 
     fn visit(&mut self, item: &'a Remote) {
@@ -261,7 +276,8 @@ impl<'a> Planner<'a> {
 
     /// Something new, told against what is most like it in the directories of bases.
     fn push_beside(&mut self, item: &'a Remote, change: Change, is_like: impl Fn(&Local) -> bool) {
-        let there = self.bases.iter().filter_map(|(_, tree)| tree.get(&item.path));
+        let bases = self.bases.iter().filter(|(kind, _)| *kind != BasisKind::Reuse);
+        let there = bases.filter_map(|(_, tree)| tree.get(&item.path));
         let is_kind = |there: &&Local| discriminant(&there.kind) == discriminant(&kind_of(item));
         let best = there.filter(is_kind).rev().max_by_key(|there| (is_like(there), !self.differs(there, item)));
         let beside = best.filter(|_| !self.local.contains_key(&item.path)).cloned();
@@ -375,7 +391,8 @@ impl<'a> Planner<'a> {
     /// `try_dests_reg`). Where a file stands here already, only what `--link-dest` has as it is wanted takes its place.
     fn basis(&self, item: &Remote, size: u64, id: ContentId) -> Option<Basis<'a>> {
         let stands = self.local.get(&item.path).is_some_and(|old| matches!(old.kind, LocalKind::File { .. }));
-        let found = self.bases.iter().enumerate().filter_map(|(number, (kind, tree))| {
+        let bases = self.bases.iter().enumerate().filter(|(_, (kind, _))| *kind != BasisKind::Reuse);
+        let found = bases.filter_map(|(number, (kind, tree))| {
             let local = tree.get(&item.path).filter(|there| matches!(there.kind, LocalKind::File { .. }))?;
             let likeness = match (self.same_content(local, size, id).is_some(), self.differs(local, item)) {
                 (false, _) => Likeness::Path,
@@ -389,7 +406,14 @@ impl<'a> Planner<'a> {
     }
 
     fn origin(&mut self, item: &Remote, id: ContentId) -> Origin {
-        let Some(paths) = self.by_id.get(&id) else { return Origin::Fetch };
+        let Some(paths) = self.by_id.get(&id) else {
+            let there = self.elsewhere.get(&id);
+            return there.map_or(Origin::Fetch, |(number, path)| Origin::Basis {
+                number: *number,
+                path: (*path).clone(),
+                link: false,
+            });
+        };
         let movable = paths.iter().copied().find(|path| {
             let mode = self.rules.mode(&item.entry, self.local.get(&item.path));
             let same = self.local.get(*path).is_some_and(|old| old.mode == mode && !self.differs(old, item));

@@ -68,6 +68,8 @@ pub enum BasisKind {
     Copy,
     /// `--link-dest`: it gets another name.
     Link,
+    /// `--reuse`: any file there with the wanted content is copied, wherever it is.
+    Reuse,
 }
 
 /// One entry of the module that the pass selected.
