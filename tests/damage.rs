@@ -134,3 +134,34 @@ fn a_file_replaced_on_a_mirror_is_never_served_as_the_old_one() {
     let run = scene.lab.machine("c").run(&[&"--no-dht", &"fetch", &link, &"-"]).expect(24);
     assert_eq!(run.stdout, b"");
 }
+
+#[test]
+fn a_node_that_lost_its_index_gets_the_trees_back_and_serves_on() {
+    let lab = Lab::new();
+    let (origin, mirror, tree) = (lab.machine("o"), lab.machine("m"), Tree::new(lab.path("tree")));
+    tree.many(1, 30, 2000).file("large", noise(2, 400_000));
+    let node = origin.serve(&[]);
+    let published = origin.publish_with(tree.root(), &[&"--late", &"large"]);
+    let mirror_node = mirror.serve(&[&"--peer", &node.address()]);
+    mirror.ok(&[&"mirror", &published.reference, &lab.path("m-tree")]);
+    let serves = |name: &str, node: &Node| {
+        let dest = lab.path(&format!("{name}-copy"));
+        until("it serves again", || {
+            let run = lab.machine(name).run(&[&"--no-dht", &"fetch", &node.link(&published.reference), &dest]);
+            (run.code == 0).then_some(())
+        });
+        assert_same(tree.root(), &dest);
+    };
+    // A mirror gets the pages from others.
+    mirror_node.kill();
+    fs::remove_dir_all(mirror.state().join("index")).unwrap();
+    let mirror_node = mirror.serve(&[&"--peer", &node.address()]);
+    until("the pages are back", || mirror.module_status()["held"].as_bool().filter(|held| *held));
+    node.kill();
+    serves("c1", &mirror_node);
+    // A publisher without anybody to ask makes them anew.
+    mirror_node.kill();
+    fs::remove_dir_all(origin.state().join("index")).unwrap();
+    let node = origin.serve(&[&"--no-dht"]);
+    serves("c2", &node);
+}

@@ -6,20 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cid::Cid;
-use libp2p::{PeerId, StreamProtocol};
+use libp2p::PeerId;
 use murmir::manifest::ContentId;
 use murmir::service::{Service, Settings};
 use murmir::sync::shelf::Shelf;
 use murmir::verbs::{Output, Verb, pass::Pass, perform};
 use murmir::wire::delta::{Lacking, Made, PagePatches, Pair, Part, Short};
 use murmir::wire::msg::Held;
-use murmir::wire::server::{Limits, serve_stream};
-use murmir::wire::{Deadlines, Have, PROTOCOL, Provider};
+use murmir::wire::{Have, Provider};
 use tokio::runtime::Runtime;
-use tracker_less::net::{self, DhtMode};
-use tracker_less::record::{CheckedBundle, ModuleId, SecretKey};
+use tracker_less::record::{CheckedBundle, ModuleId};
 
-use crate::util::{Lab, Tree, assert_same, noise};
+use crate::util::{Lab, Tree, assert_same, loopback, noise, serve};
 
 /// How it lies about bytes.
 #[derive(Debug, Clone, Copy)]
@@ -144,12 +142,11 @@ struct Stage {
 fn raise(lie: Lie, link: &str, state: &Path, dest: &Path) -> Stage {
     let runtime = Runtime::new().expect("runtime");
     let (mirror, liar, address) = runtime.block_on(async {
-        let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("address")];
-        let settings = Settings { state: state.to_owned(), listen: listen.clone(), ..Settings::default() };
+        let settings = Settings { state: state.to_owned(), listen: vec![loopback()], ..Settings::default() };
         let mirror = Service::start(settings).await.expect("mirror");
         copy(&mirror, link, dest).await;
         let liar = Arc::new(Liar { truth: Arc::clone(&mirror.node.shelf), lie, told: AtomicU64::new(0) });
-        let address = serve(Arc::clone(&liar), listen).await;
+        let address = serve(Arc::clone(&liar)).await;
         (mirror, liar, address)
     });
     Stage { runtime, mirror, liar, address }
@@ -167,34 +164,6 @@ async fn copy(mirror: &Service, link: &str, dest: &Path) {
     let (output, mut events) = Output::new();
     tokio::spawn(async move { while events.recv().await.is_some() {} });
     perform(mirror, Verb::Pass(Box::new(wish)), &output).await.expect("an honest copy");
-}
-
-async fn serve(liar: Arc<Liar>, listen: Vec<libp2p::Multiaddr>) -> String {
-    let config = net::Config {
-        key: SecretKey::from_seed([9; 32]),
-        listen,
-        external: Vec::new(),
-        peers: Vec::new(),
-        cached: Vec::new(),
-        dht: DhtMode::Off,
-        gossip: true,
-        mdns: false,
-        bulk: StreamProtocol::new(PROTOCOL),
-        records: net::Saved::default(),
-    };
-    let (swarm, mut events, mut incoming) = net::start(config).await.expect("swarm");
-    let address = swarm.listen_addresses().await.remove(0);
-    let address = format!("{address}/p2p/{}", swarm.peer_id());
-    tokio::spawn(async move { while events.recv().await.is_some() {} });
-    tokio::spawn(async move {
-        let _swarm = swarm;
-        let limits = Limits::new(Deadlines::default());
-        while let Some((peer, stream)) = incoming.recv().await {
-            let (liar, limits) = (Arc::clone(&liar), limits.clone());
-            tokio::spawn(async move { serve_stream(stream, peer, liar, limits).await });
-        }
-    });
-    address
 }
 
 fn completes_beside(lie: Lie, is_blamed: bool) {

@@ -1,6 +1,6 @@
 //! Runs that meet: one of them says so and changes nothing.
 
-use crate::util::{Lab, Proxy, Running, Tree, assert_same, noise, until};
+use crate::util::{Lab, Proxy, Running, Tree, assert_same, cases, noise, until};
 
 #[test]
 fn the_second_run_on_a_destination_is_46_and_a_kill_frees_it() {
@@ -20,6 +20,28 @@ fn the_second_run_on_a_destination_is_46_and_a_kill_frees_it() {
     proxy.hold_at(u64::MAX);
     client.ok(&[&"fetch", &published.link, &dest]);
     assert_same(tree.root(), &dest);
+}
+
+#[test]
+fn of_two_runs_started_at_once_one_says_so_and_the_other_completes() {
+    let lab = Lab::new();
+    let (origin, tree) = (lab.machine("o"), Tree::new(lab.path("tree")));
+    tree.file("large", noise(1, 1 << 20));
+    let node = origin.serve(&[]);
+    let published = origin.publish(tree.root());
+    for round in 0..cases(3).min(100) {
+        let (proxy, dest) = (Proxy::start(node.port()), lab.path(&format!("copy{round}")));
+        let slow = format!("{}?peer={}", published.reference, proxy.address(node.address()));
+        // Whoever comes first is held at work until the other has given up.
+        proxy.hold_at(400_000);
+        let start = |name: &str| lab.machine(name).start(&[&"--no-dht", &"fetch", &slow, &dest]);
+        let mut runs = vec![start("a"), start("b")];
+        let loser = until("one gives up", || runs.iter_mut().position(|run| !run.is_running()));
+        runs.remove(loser).finish().expect(46);
+        proxy.hold_at(u64::MAX);
+        runs.remove(0).finish().expect(0);
+        assert_same(tree.root(), &dest);
+    }
 }
 
 #[test]

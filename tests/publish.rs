@@ -88,16 +88,37 @@ fn everything_that_a_tree_can_hold_arrives() {
 }
 
 #[test]
-fn names_with_control_characters_are_refused_and_shown_escaped() {
+fn names_with_control_characters_are_left_out_and_shown_escaped() {
     let lab = Lab::new();
     let (origin, other, tree) = (lab.machine("o"), lab.machine("c"), Tree::new(lab.path("t")));
     tree.file("a", "a").odd(b"two\nlines", "newline");
-    let _node = origin.serve(&[]);
+    let node = origin.serve(&[]);
+    // Others would refuse the whole tree for it (tests/hostile.rs).
+    for _ in 0..2 {
+        let run = origin.run(&[&"publish", &tree.root(), &"--module", &"tree"]).expect(23);
+        assert!(run.stderr.contains("two\\#012lines"), "{}", run.stderr);
+    }
+    let reference = origin.module_status()["reference"].as_str().unwrap().to_owned();
+    assert_eq!(listed(&other, &node.link(&reference)), ["a"]);
+}
+
+#[test]
+fn directories_that_are_not_utf_8_are_published_mirrored_and_forgotten() {
+    use std::os::unix::ffi::OsStrExt;
+    let odd = std::ffi::OsStr::from_bytes(b"odd\xff");
+    let lab = Lab::new();
+    let (origin, mirror) = (lab.machine("o"), lab.machine("m"));
+    let tree = Tree::new(lab.path("t").join(odd));
+    tree.file("a", "a");
+    let node = origin.serve(&[]);
     let published = origin.publish(tree.root());
-    let dest = lab.path("copy");
-    let run = other.run(&[&"fetch", &published.link, &dest]).expect(12);
-    assert!(run.stderr.contains("two\\#012lines"), "{}", run.stderr);
-    assert!(!dest.join("a").exists(), "the whole tree is refused");
+    let _mirror_node = mirror.serve(&[&"--peer", &node.address()]);
+    let dest = lab.path("m-tree").join(odd);
+    mirror.ok(&[&"mirror", &"--mkpath", &published.reference, &dest]);
+    assert_same(tree.root(), &dest);
+    assert_eq!(mirror.module_status()["seq"], 1);
+    mirror.ok(&[&"forget", &dest]);
+    assert_eq!(mirror.json(&[&"status"])["modules"].as_array().map(Vec::len), Some(0));
 }
 
 #[test]

@@ -226,8 +226,11 @@ fn read(path: &Path, needed: bool) -> Result<FileSettings, Failure> {
     parse(&text).map_err(|(line, column, what)| wrong(&format!("line {line}, column {column}: {what}")))
 }
 
-/// Parses a settings file; an error says line, column and what is wrong.
-fn parse(text: &str) -> Result<FileSettings, (usize, usize, String)> {
+/// Parses a settings file.
+///
+/// # Errors
+/// Line, column and what is wrong there.
+pub fn parse(text: &str) -> Result<FileSettings, (usize, usize, String)> {
     toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start).min(text.len());
         let before = text.get(..start).unwrap_or_default();

@@ -15,6 +15,7 @@ use tracker_less::net::{self, DhtMode};
 use tracker_less::record::{CheckedBundle, ModuleId, PublicKey, SecretKey};
 
 use crate::attach::doorkeeper::Doorkeeper;
+use crate::manifest::select::Selector;
 use crate::manifest::selection::Selection;
 use crate::reference::Reference;
 use crate::store::files::Dir;
@@ -26,7 +27,7 @@ use crate::sync::holding::{Ground, Holding};
 use crate::sync::keys::Keys;
 use crate::sync::passes::Passes;
 use crate::sync::shelf::{Notice, Shelf};
-use crate::sync::{ModuleRef, Node, SyncError, unix_now};
+use crate::sync::{ModuleRef, Node, SyncError, sweep, unix_now};
 use crate::verbs::pass::selector;
 use crate::wire::limit::Served;
 use crate::wire::{self, Deadlines, Limits};
@@ -38,14 +39,10 @@ mod news;
 mod withdraw;
 
 pub use export::export_placed;
-use house::{keep_house, keep_records, records, remember_peers};
-use keys::lasting_key;
+use house::{keep_house, keep_records, mend, records, remember_peers};
+use keys::{lasting_key, renew};
 pub use keys::{make_key, random};
 
-/// How long superseded files are kept for others, seconds.
-const GRACE: u64 = 24 * 3600;
-/// How much of the module's bytes superseded files may take: one part in this many.
-const BUDGET_PART: u64 = 20;
 /// Life of a Fresh record where the registration says nothing, seconds.
 const FRESH_FOR: u64 = 14 * 24 * 3600;
 
@@ -138,6 +135,7 @@ impl Service {
             service.load_registered().await?;
             // Its first round is about what is held by now.
             service.tasks.spawn(keep_house(Arc::clone(&service.node)));
+            service.tasks.spawn(mend(Arc::clone(&service.node)));
         }
         Ok(service)
     }
@@ -366,24 +364,28 @@ fn load(
 ) -> Result<Holding, SyncError> {
     let (path, http) = (registration.directory.clone(), registration.http.clone());
     let root = Dir::open(&path)?;
-    let reference =
-        Reference::parse(&registration.reference).map_err(|error| SyncError::BadState { reason: error.to_string() })?;
-    let (base, only) = reference.transfer_root();
     let (outboards, stage) = match registration.role {
         Role::Publisher => (outboards(&node.state, &module)?, None),
         Role::Mirror => {
             let own = root.child_or_make(OWN_DIR)?;
             let stage = crate::store::stage::Stage::open(&own)?;
-            let budget = bundle.head().bytes / BUDGET_PART;
-            stage.sweep(unix_now(), GRACE, budget)?;
+            sweep::superseded_of(&stage, &bundle, unix_now())?;
             (own.child_or_make("outboards")?, Some(Arc::new(stage)))
         }
     };
+    let select = selected(registration)?;
+    Holding::load(&node.index, bundle, &select, Ground { path, root, outboards, stage, http }, damaged)
+}
+
+/// What of its module a registration holds.
+fn selected(registration: &Registration) -> Result<Selector, SyncError> {
+    let bad = |reason: String| SyncError::BadState { reason };
+    let reference = Reference::parse(&registration.reference).map_err(|error| bad(error.to_string()))?;
+    let (base, only) = reference.transfer_root();
     // A publisher's own patterns made the tree: all of it is here.
     let all = Selection::default();
     let selection = if registration.role == Role::Publisher { &all } else { &registration.selection };
-    let select = selector(base, only, selection).map_err(|failure| SyncError::BadState { reason: failure.message })?;
-    Holding::load(&node.index, bundle, &select, Ground { path, root, outboards, stage, http }, damaged)
+    selector(base, only, selection).map_err(|failure| bad(failure.message))
 }
 
 /// Serves every inbound stream in a task of its own.

@@ -114,12 +114,12 @@ pub enum Command {
     /// End a registration; the files stay
     Forget {
         /// A reference, or a registered directory
-        what: String,
+        what: OsString,
     },
     /// Take back a publication or nomination
     Withdraw {
         /// A reference
-        what: String,
+        what: OsString,
     },
     /// List a module
     Ls {

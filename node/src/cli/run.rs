@@ -357,8 +357,8 @@ fn to_verb(command: Command, global: &Global) -> Result<Verb, Failure> {
             foreign.check()?;
             rsync::verb(&options, global.verbose)?
         }
-        Command::Forget { what } => Verb::Forget(forget(what)?),
-        Command::Withdraw { what } => Verb::Withdraw(forget(what)?),
+        Command::Forget { what } => Verb::Forget(forget(what.as_os_str())?),
+        Command::Withdraw { what } => Verb::Withdraw(forget(what.as_os_str())?),
         Command::Ls { reference, long, recursive, rules } => {
             Verb::Ls(Ls { reference, long, links: true, recursive, selection: ruled(&rules)?, ..Ls::default() })
         }
@@ -409,7 +409,7 @@ pub fn publish(options: &PublishOptions) -> Result<Publish, Failure> {
         offline: options.offline,
         http,
         from: origin.map(|origin| origin.place()),
-        export: options.export.as_deref().map(absolute).transpose()?,
+        export: options.export.as_deref().map(absolute).transpose()?.as_deref().map(ByteText::from),
         request: options.request.is_some(),
         signed: options.signed.as_deref().map(keys::read_signed).transpose()?,
     })
@@ -444,9 +444,9 @@ fn unix_seconds() -> i64 {
     i64::try_from(crate::sync::unix_now()).unwrap_or(i64::MAX)
 }
 
-fn forget(what: String) -> Result<Forget, Failure> {
-    let path = absolute(Path::new(&what))?;
-    Ok(Forget { what, path })
+fn forget(what: &OsStr) -> Result<Forget, Failure> {
+    let path = absolute(Path::new(what))?;
+    Ok(Forget { what: what.to_string_lossy().into_owned(), path })
 }
 
 /// The path from the root, whoever works on it; nothing on the way is resolved.

@@ -1,7 +1,7 @@
 //! From rsync's flags to a pass.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::attach::origin::Origin;
 use crate::error::{Exit, Failure};
@@ -265,7 +265,7 @@ pub fn web_addresses(flag: &str, urls: &[String]) -> Result<Vec<String>, Failure
     }
 }
 
-fn bases(options: &TransferOptions) -> Result<Vec<(BasisKind, PathBuf)>, Failure> {
+fn bases(options: &TransferOptions) -> Result<Vec<(BasisKind, ByteText)>, Failure> {
     let placing = &options.placing;
     let kinds = [
         (BasisKind::Link, &placing.link_dest),
@@ -275,10 +275,11 @@ fn bases(options: &TransferOptions) -> Result<Vec<(BasisKind, PathBuf)>, Failure
     if kinds.iter().filter(|(_, dirs)| !dirs.is_empty()).count() > 1 {
         return Err(Failure::usage("--compare-dest, --copy-dest and --link-dest may not be mixed"));
     }
-    let named = kinds.iter().flat_map(|(kind, dirs)| dirs.iter().map(move |dir| (*kind, dir.clone())));
+    let named =
+        kinds.iter().flat_map(|(kind, dirs)| dirs.iter().map(move |dir| (*kind, ByteText::from(dir.as_path()))));
     let mut named: Vec<_> = named.collect();
     for dir in &options.own.reuse {
-        named.push((BasisKind::Reuse, absolute(dir)?));
+        named.push((BasisKind::Reuse, ByteText::from(absolute(dir)?.as_path())));
     }
     if named.len() > MAX_BASES { Err(Failure::usage("more than 20 basis directories")) } else { Ok(named) }
 }

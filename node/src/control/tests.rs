@@ -118,6 +118,26 @@ async fn another_version_is_told() {
 }
 
 #[tokio::test]
+async fn paths_that_are_not_utf_8_cross_the_socket() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use crate::manifest::text::ByteText;
+    use crate::sync::plan::BasisKind;
+    use crate::verbs::pass::Pass;
+
+    let odd = Path::new(OsStr::from_bytes(b"/srv/\xff\xfe"));
+    let pass = Pass { dest: odd.into(), bases: vec![(BasisKind::Link, ByteText::from(odd))], ..Pass::default() };
+    let verbs = [Verb::Pass(Box::new(pass)), Verb::Forget(Forget { what: String::new(), path: odd.into() })];
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let (mut near, mut far) = (near, BufReader::new(far));
+    for verb in verbs {
+        send(&mut near, &verb).await.unwrap();
+        assert_eq!(receive::<Verb>(&mut far).await.unwrap(), Some(verb));
+    }
+}
+
+#[tokio::test]
 async fn lines_are_bounded() {
     let endless = tokio::io::repeat(b'x');
     assert!(receive::<Greeting>(&mut BufReader::new(endless)).await.is_err());

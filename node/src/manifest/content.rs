@@ -30,9 +30,10 @@ impl ContentId {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()
     }
 
-    /// The id of a hex text.
+    /// The id of a hex text in its one form.
     pub fn from_hex(text: &[u8]) -> Option<Self> {
-        blake3::Hash::from_hex(text).ok().map(|hash| Self(hash.into()))
+        let id = blake3::Hash::from_hex(text).ok().map(|hash| Self(hash.into()))?;
+        (id.hex().as_bytes() == text).then_some(id)
     }
 }
 

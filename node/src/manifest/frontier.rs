@@ -1,5 +1,6 @@
 //! What a walk still lacks: the pages on the way to what is selected, and the files of rules that decide about it.
 
+use std::collections::HashSet;
 use std::error::Error;
 
 use cid::Cid;
@@ -12,6 +13,11 @@ use super::page::Page;
 use super::path::TreePath;
 use super::select::{Choice, Selector};
 use super::walk::{Expect, Pages, Rules, WalkError, root_node, rules_in};
+
+/// Entries that may be met again in pages that were opened before, in all trees ...
+const REPEATED: u64 = 1 << 18;
+/// ... and times the entries met for the first time: honest trees hold copies of directories, but not without end.
+const REPEATED_TIMES: u64 = 64;
 
 /// What to fetch next.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,6 +60,10 @@ pub struct Frontier<'a> {
     top: Option<DirLink>,
     /// Entries met again below followed symlinks.
     again: u64,
+    /// Pages opened, and what was met in them for the first time and again.
+    opened: HashSet<Cid>,
+    met: u64,
+    repeated: u64,
 }
 
 impl<'a> Frontier<'a> {
@@ -67,6 +77,9 @@ impl<'a> Frontier<'a> {
             links: Vec::new(),
             top: None,
             again: 0,
+            opened: HashSet::new(),
+            met: 0,
+            repeated: 0,
         }
     }
 
@@ -143,10 +156,10 @@ impl<'a> Frontier<'a> {
 
     fn expand<E: Error + Send + Sync + 'static>(&mut self, expect: &Expect, bytes: &[u8]) -> Result<(), WalkError<E>> {
         let Expect { at, scope, .. } = expect;
-        match expect.check(bytes)? {
-            Page::Index { level, children } => {
-                self.open.extend(children.into_iter().map(|child| Expect::part(at, child, level, scope)));
-            }
+        let page = expect.check(bytes)?;
+        self.count(expect, &page)?;
+        match page {
+            Page::Index { level, children } => self.open.extend(expect.parts(level, children)),
             Page::Leaf(entries) => {
                 for entry in entries {
                     match &entry.node {
@@ -177,6 +190,21 @@ impl<'a> Frontier<'a> {
         let path = at.join(&entry.name).map_err(|source| WalkError::Path { at: at.clone(), source })?;
         if self.selector.choose(scope, &path, true) != Choice::Skip && self.selector.enters(&path) {
             self.unruled.push(Unruled { at: path, link, outer: scope.clone() });
+        }
+        Ok(())
+    }
+
+    /// Refuses a tree that unfolds to far more than its pages hold.
+    fn count<E: Error + Send + Sync + 'static>(&mut self, expect: &Expect, page: &Page) -> Result<(), WalkError<E>> {
+        let entries = match page {
+            Page::Leaf(entries) => entries.len(),
+            Page::Index { children, .. } => children.len(),
+        };
+        let sum = if self.opened.insert(expect.cid) { &mut self.met } else { &mut self.repeated };
+        // Opening a page is work, whatever is in it.
+        *sum = sum.saturating_add(1).saturating_add(entries as u64);
+        if self.repeated > self.met.saturating_mul(REPEATED_TIMES).saturating_add(REPEATED) {
+            return Err(WalkError::Exploding { at: expect.at.clone() });
         }
         Ok(())
     }

@@ -20,6 +20,8 @@ use super::select::Selector;
 use super::tree::{build_directory, ends_page};
 use super::walk::{Pages, Walk, WalkError};
 
+mod hostile;
+
 const FORMAT: &str = include_str!("../../../docs/FORMAT.md");
 
 #[derive(Default, Clone)]

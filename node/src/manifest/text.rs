@@ -1,5 +1,9 @@
 //! Bytes as people write them in settings: text where they are UTF-8, a list of numbers where they are not.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Bytes that are mostly text: names and patterns.
@@ -34,6 +38,43 @@ impl<'de> Deserialize<'de> for ByteText {
 impl From<&[u8]> for ByteText {
     fn from(bytes: &[u8]) -> Self {
         Self(bytes.to_vec())
+    }
+}
+
+impl From<&Path> for ByteText {
+    fn from(path: &Path) -> Self {
+        Self(path.as_os_str().as_bytes().to_vec())
+    }
+}
+
+impl From<&ByteText> for PathBuf {
+    fn from(text: &ByteText) -> Self {
+        OsStr::from_bytes(&text.0).into()
+    }
+}
+
+/// Paths of this machine in the same form, for `#[serde(with)]`: serde's own refuses those that are not UTF-8.
+pub mod path {
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::ByteText;
+
+    /// Writes a path.
+    ///
+    /// # Errors
+    /// The format's own.
+    pub fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        ByteText::from(path).serialize(to)
+    }
+
+    /// Reads a path.
+    ///
+    /// # Errors
+    /// It is neither text nor bytes.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+        Ok(PathBuf::from(&ByteText::deserialize(from)?))
     }
 }
 

@@ -60,6 +60,12 @@ pub enum WalkError<E: Error + Send + Sync + 'static> {
         /// The directory.
         at: TreePath,
     },
+    /// The same pages again and again: few bytes that unfold to entries without end.
+    #[error("{at}: the tree repeats itself without end")]
+    Exploding {
+        /// The directory.
+        at: TreePath,
+    },
     /// The root directory holds our own directory.
     #[error("the tree holds .murmir at its root")]
     OwnName,
@@ -108,19 +114,37 @@ pub(super) struct Expect {
     below: Option<u8>,
     /// The first name, below an index page.
     first: Option<Name>,
+    /// The first name of the next part, which no name here may reach.
+    until: Option<Name>,
     /// The rules in force in the directory.
     pub(super) scope: Scope,
 }
 
 impl Expect {
     pub(super) fn top(at: TreePath, link: &DirLink, scope: Scope) -> Self {
-        Self { at, cid: link.cid, entries: link.entries, bytes: link.bytes, below: None, first: None, scope }
+        Self {
+            at,
+            cid: link.cid,
+            entries: link.entries,
+            bytes: link.bytes,
+            below: None,
+            first: None,
+            until: None,
+            scope,
+        }
     }
 
-    pub(super) fn part(at: &TreePath, child: Child, level: u8, scope: &Scope) -> Self {
-        let Child { first, cid, entries, bytes } = child;
-        let (at, scope) = (at.clone(), scope.clone());
-        Self { at, cid, entries, bytes, below: Some(level), first: Some(first), scope }
+    /// The parts of an index page of this level that stands here, in order.
+    pub(super) fn parts(&self, level: u8, children: Vec<Child>) -> Vec<Self> {
+        let mut until = self.until.clone();
+        let mut parts: Vec<Self> = Vec::with_capacity(children.len());
+        for Child { first, cid, entries, bytes } in children.into_iter().rev() {
+            let next = until.replace(first.clone());
+            let (at, scope) = (self.at.clone(), self.scope.clone());
+            parts.push(Self { at, cid, entries, bytes, below: Some(level), first: Some(first), until: next, scope });
+        }
+        parts.reverse();
+        parts
     }
 
     pub(super) fn check<E: Error + Send + Sync + 'static>(&self, bytes: &[u8]) -> Result<Page, WalkError<E>> {
@@ -128,12 +152,17 @@ impl Expect {
         if page.totals() != Some((self.entries, self.bytes)) {
             return Err(WalkError::Totals { at: self.at.clone() });
         }
-        let (level, first) = match &page {
-            Page::Leaf(entries) => (0, entries.first().map(|entry| &entry.name)),
-            Page::Index { level, children } => (*level, children.first().map(|child| &child.first)),
+        let (level, first, last) = match &page {
+            Page::Leaf(entries) => (0, entries.first().map(|one| &one.name), entries.last().map(|one| &one.name)),
+            Page::Index { level, children } => {
+                (*level, children.first().map(|one| &one.first), children.last().map(|one| &one.first))
+            }
         };
         let placed = self.below.is_none_or(|above| level + 1 == above);
-        if !placed || (self.first.is_some() && self.first.as_ref() != first) {
+        let begins = self.first.is_none() || self.first.as_ref() == first;
+        // Else one name could stand in two parts.
+        let ends = self.until.as_ref().is_none_or(|until| last.is_none_or(|last| last < until));
+        if !(placed && begins && ends) {
             return Err(WalkError::Misplaced { at: self.at.clone() });
         }
         let own = |entry: &Entry| entry.name.as_bytes() == OWN_NAME;
@@ -206,8 +235,8 @@ pub(super) fn rules_in<P: Pages>(
 enum Frame {
     /// Entries of one page, and the rank of the next.
     Entries(TreePath, Scope, u64, std::vec::IntoIter<Entry>),
-    /// Parts of a directory at a level, and the rank of the next part's first entry.
-    Parts(TreePath, Scope, u64, u8, std::vec::IntoIter<Child>),
+    /// Parts of a directory, and the rank of the next part's first entry.
+    Parts(u64, std::vec::IntoIter<Expect>),
 }
 
 /// Streams the selected entries in name order, each directory before what is below it.
@@ -253,9 +282,7 @@ impl<'a, P: Pages> Walk<'a, P> {
         let bytes = bytes.ok_or_else(|| WalkError::Missing { cid: Box::new(expect.cid) })?;
         self.stack.push(match expect.check(&bytes)? {
             Page::Leaf(entries) => Frame::Entries(expect.at, expect.scope, first, entries.into_iter()),
-            Page::Index { level, children } => {
-                Frame::Parts(expect.at, expect.scope, first, level, children.into_iter())
-            }
+            Page::Index { level, children } => Frame::Parts(first, expect.parts(level, children).into_iter()),
         });
         Ok(())
     }
@@ -275,12 +302,11 @@ impl<'a, P: Pages> Walk<'a, P> {
                         return Ok(Some(item));
                     }
                 }
-                Frame::Parts(at, scope, next, level, children) => match children.next() {
+                Frame::Parts(next, parts) => match parts.next() {
                     None => drop(self.stack.pop()),
-                    Some(child) => {
+                    Some(part) => {
                         let first = *next;
-                        *next = next.saturating_add(child.entries);
-                        let part = Expect::part(at, child, *level, scope);
+                        *next = next.saturating_add(part.entries);
                         self.open(part, first)?;
                     }
                 },

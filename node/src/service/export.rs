@@ -1,5 +1,6 @@
 //! A publisher's static export, kept as new and as fresh as what its node serves.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
@@ -17,7 +18,7 @@ static WRITER: Mutex<()> = Mutex::const_new(());
 pub async fn export_placed(node: &Arc<Node>, module: &ModuleRef) -> Result<(), SyncError> {
     let marks = node.marks(module)?;
     let (Some(registration), Some(bundle)) = (marks.registration()?, placed_bundle(&marks)?) else { return Ok(()) };
-    let Some(to) = registration.export else { return Ok(()) };
+    let Some(to) = registration.export.as_ref().map(PathBuf::from) else { return Ok(()) };
     let (node, outboards) = (Arc::clone(node), outboards(&node.state, &module.id)?);
     let _writer = WRITER.lock().await;
     let work = move || export::export(&node.index, &outboards, &bundle, &registration.directory, &to);

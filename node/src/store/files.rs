@@ -12,6 +12,9 @@ use std::sync::Arc;
 use rustix::fs::{self as sys, AtFlags, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
+#[cfg(test)]
+pub(crate) mod fault;
+
 /// Permissions of what is made here, until the caller sets others: nobody sees half a file.
 const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_DIR: u32 = 0o700;
@@ -241,7 +244,7 @@ impl Dir {
 
     /// Status of the directory itself.
     pub fn own_stat(&self) -> Result<Stat, FileError> {
-        sys::fstat(&self.fd).map(Stat::from).map_err(|e| FileError::new("stat", &self.path, e))
+        self.own("stat", || sys::fstat(&self.fd)).map(Stat::from)
     }
 
     /// Status of `name`, of the link itself if it is one.
@@ -314,8 +317,7 @@ impl Dir {
 
     /// Sets the permission bits of the directory itself.
     pub fn set_own_mode(&self, mode: u16) -> Result<(), FileError> {
-        sys::fchmod(&self.fd, Mode::from_raw_mode(mode.into()))
-            .map_err(|e| FileError::new("set mode of", &self.path, e))
+        self.own("set mode of", || sys::fchmod(&self.fd, Mode::from_raw_mode(mode.into())))
     }
 
     /// Sets the modification time of `name`, of the link itself if it is one; nanoseconds since the epoch.
@@ -326,17 +328,17 @@ impl Dir {
 
     /// Sets the modification time of the directory itself; nanoseconds since the epoch.
     pub fn set_own_mtime(&self, mtime: i64) -> Result<(), FileError> {
-        sys::futimens(&self.fd, &times(mtime)).map_err(|e| FileError::new("set time of", &self.path, e))
+        self.own("set time of", || sys::futimens(&self.fd, &times(mtime)))
     }
 
     /// Makes everything written so far to the file system of this directory durable.
     pub fn sync_fs(&self) -> Result<(), FileError> {
-        sys::syncfs(&self.fd).map_err(|e| FileError::new("sync", &self.path, e))
+        self.own("sync", || sys::syncfs(&self.fd))
     }
 
     /// Makes the names in this directory durable.
     pub fn sync(&self) -> Result<(), FileError> {
-        sys::fsync(&self.fd).map_err(|e| FileError::new("sync", &self.path, e))
+        self.own("sync", || sys::fsync(&self.fd))
     }
 
     fn open_regular(&self, name: &[u8], access: OFlags) -> Result<File, FileError> {
@@ -348,6 +350,14 @@ impl Dir {
         }
     }
 
+    /// An operation on the directory itself.
+    fn own<T>(&self, action: &'static str, operation: impl FnOnce() -> rustix::io::Result<T>) -> Result<T, FileError> {
+        #[cfg(test)]
+        fault::point().map_err(|e| FileError::new(action, &self.path, e))?;
+        operation().map_err(|e| FileError::new(action, &self.path, e))
+    }
+
+    /// An operation on one name.
     fn call<T>(
         &self,
         action: &'static str,
@@ -355,6 +365,8 @@ impl Dir {
         operation: impl FnOnce(&OsStr) -> rustix::io::Result<T>,
     ) -> Result<T, FileError> {
         let checked = self.checked(name)?;
+        #[cfg(test)]
+        fault::point().map_err(|e| FileError::new(action, &self.join(name), e))?;
         operation(checked).map_err(|e| FileError::new(action, &self.join(name), e))
     }
 

@@ -1,11 +1,10 @@
 //! What can be rebuilt: tree pages by CID and what is known of files by directory, in large rows. The only file that
 //! names sled. Its database may be lost at any time (sled 0.34 can tear its snapshot when killed while opening): then
-//! it is set aside, an empty one takes its place and the next scan fills it. Keys and marks are never kept here.
+//! it is set aside, an empty one takes its place and the next scan fills it, also while it is in use. Keys and marks are
+//! never kept here.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -18,15 +17,10 @@ use crate::manifest::ContentId;
 use crate::manifest::path::{Name, TreePath};
 use crate::manifest::walk::Pages;
 
-/// Of the rows; a database of another version is emptied.
-const SCHEMA: [u8; 4] = 1u32.to_be_bytes();
-/// Memory for pages of the database, in bytes.
-const CACHE: u64 = 32 * 1024 * 1024;
-/// Damaged databases kept for whoever wants to look; beyond that the last is overwritten.
-const SET_ASIDE: u32 = 2;
+mod disk;
 
-/// Row of the schema version.
-const VERSION: &[u8] = b"v";
+use disk::Disk;
+
 /// First byte of the key of a page; its CID follows.
 const PAGE: u8 = b'p';
 /// How the CID of a page begins: version 1, dag-cbor, BLAKE3, 32 bytes.
@@ -60,12 +54,12 @@ pub enum IndexError {
         /// What it says.
         what: String,
     },
-}
-
-impl From<sled::Error> for IndexError {
-    fn from(error: sled::Error) -> Self {
-        Self::Database { what: error.to_string() }
-    }
+    /// Its files are damaged, and so are those of the new one.
+    #[error("index damaged: {what}")]
+    Damaged {
+        /// What it says.
+        what: String,
+    },
 }
 
 /// What is known of the files of one directory: state and content when they were last read.
@@ -76,11 +70,15 @@ type Row = (serde_bytes::ByteBuf, u64, i64, i64, u64, u64, ByteArray<32>);
 
 /// The index. Calls block on the disk.
 #[derive(Debug)]
-pub struct Index(Rows);
+pub struct Index {
+    rows: Rows,
+    /// Keys of pages that nobody has touched since the last sweep.
+    idle: Mutex<HashSet<Vec<u8>>>,
+}
 
 #[derive(Debug)]
 enum Rows {
-    Disk { database: sled::Db, _lock: Lock },
+    Disk(Disk),
     Memory(Mutex<BTreeMap<Vec<u8>, Vec<u8>>>),
 }
 
@@ -93,55 +91,84 @@ impl Index {
             Err(LockError::Busy { .. }) => return Ok(Self::memory()),
             Err(error) => return Err(error.into()),
         };
-        let path = home.join("index");
-        remove_snapshots(&path, |name| name.ends_with(".generating"))?;
-        let database = open_database(&path).or_else(|error| {
-            tracing::warn!(%error, "index damaged, trying without its snapshots");
-            remove_snapshots(&path, |_| true)?;
-            open_database(&path)
-        });
-        let database = database.or_else(|error| {
-            tracing::warn!(%error, "index damaged, starting a new one");
-            set_aside(home, &path)?;
-            open_database(&path)
-        })?;
-        Ok(Self(Rows::Disk { database, _lock: lock }))
+        Ok(Self::over(Rows::Disk(Disk::open(home, lock)?)))
     }
 
     /// An index for this run only.
     pub fn memory() -> Self {
-        Self(Rows::Memory(Mutex::default()))
+        Self::over(Rows::Memory(Mutex::default()))
+    }
+
+    fn over(rows: Rows) -> Self {
+        Self { rows, idle: Mutex::default() }
     }
 
     /// Whether it ends with this run.
     pub fn is_memory(&self) -> bool {
-        matches!(self.0, Rows::Memory(_))
+        matches!(self.rows, Rows::Memory(_))
     }
 
     /// The bytes stored for `cid`; not checked against it, as decoding a page does that.
     pub fn page(&self, cid: &Cid) -> Result<Option<Vec<u8>>, IndexError> {
-        self.get(&page_key(cid))
+        let key = page_key(cid);
+        self.touch(&key);
+        self.get(&key)
     }
 
     /// The bytes of a page whose hash begins like this; whoever gets them knows which it should be.
     pub fn page_like(&self, start: &[u8; 8]) -> Result<Option<Vec<u8>>, IndexError> {
         let first = [&[PAGE], PAGE_CID.as_slice(), start.as_slice()].concat();
-        match &self.0 {
-            Rows::Disk { database, .. } => guarded(|| {
+        let row = match &self.rows {
+            Rows::Disk(disk) => disk.call(|database| {
                 let row = database.scan_prefix(&first).next().transpose()?;
-                Ok(row.map(|(_, row)| row.to_vec()))
-            }),
+                Ok(row.map(|(key, row)| (key.to_vec(), row.to_vec())))
+            })?,
             Rows::Memory(rows) => {
                 let rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
                 let row = rows.range(first.clone()..).next().filter(|(key, _)| key.starts_with(&first));
-                Ok(row.map(|(_, row)| row.clone()))
+                row.map(|(key, row)| (key.clone(), row.clone()))
             }
-        }
+        };
+        Ok(row.map(|(key, row)| {
+            self.touch(&key);
+            row
+        }))
     }
 
     /// Stores pages, all or none.
     pub fn put_pages<'a>(&self, pages: impl IntoIterator<Item = (&'a Cid, &'a [u8])>) -> Result<(), IndexError> {
-        self.put(pages.into_iter().map(|(cid, bytes)| (page_key(cid), bytes.to_vec())))
+        let rows: Vec<_> = pages.into_iter().map(|(cid, bytes)| (page_key(cid), bytes.to_vec())).collect();
+        rows.iter().for_each(|(key, _)| self.touch(key));
+        self.put(rows)
+    }
+
+    /// Forgets every page that nobody has read or stored since the last sweep; the first one forgets nothing. Whoever sweeps
+    /// reads the pages that must stay before. Gives how many went.
+    pub fn sweep_pages(&self) -> Result<usize, IndexError> {
+        // Held all the while: a page that is touched now is either gone already or stays.
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone: Vec<Vec<u8>> = idle.drain().collect();
+        let count = gone.len();
+        self.put(gone.into_iter().map(|key| (key, Vec::new())))?;
+        idle.extend(self.page_keys()?);
+        Ok(count)
+    }
+
+    fn touch(&self, key: &[u8]) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    fn page_keys(&self) -> Result<Vec<Vec<u8>>, IndexError> {
+        match &self.rows {
+            Rows::Disk(disk) => disk.call(|database| {
+                let keys = database.scan_prefix([PAGE]).keys();
+                keys.map(|key| Ok(key?.to_vec())).collect()
+            }),
+            Rows::Memory(rows) => {
+                let rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(rows.keys().filter(|key| key.first() == Some(&PAGE)).cloned().collect())
+            }
+        }
     }
 
     /// Stores a small file that decides what of a tree is wanted.
@@ -169,23 +196,23 @@ impl Index {
 
     /// Makes everything put so far durable.
     pub fn flush(&self) -> Result<(), IndexError> {
-        match &self.0 {
-            Rows::Disk { database, .. } => guarded(|| Ok(database.flush().map(drop)?)),
+        match &self.rows {
+            Rows::Disk(disk) => disk.call(|database| Ok(database.flush().map(drop)?)),
             Rows::Memory(_) => Ok(()),
         }
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
-        match &self.0 {
-            Rows::Disk { database, .. } => guarded(|| Ok(database.get(key)?.map(|row| row.to_vec()))),
+        match &self.rows {
+            Rows::Disk(disk) => disk.call(|database| Ok(database.get(key)?.map(|row| row.to_vec()))),
             Rows::Memory(rows) => Ok(rows.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()),
         }
     }
 
     /// Writes rows, all or none; an empty one is removed.
     fn put(&self, rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), IndexError> {
-        match &self.0 {
-            Rows::Disk { database, .. } => {
+        match &self.rows {
+            Rows::Disk(disk) => {
                 let mut batch = sled::Batch::default();
                 for (key, row) in rows {
                     match row.is_empty() {
@@ -193,7 +220,7 @@ impl Index {
                         false => batch.insert(key, row),
                     }
                 }
-                guarded(|| Ok(database.apply_batch(batch)?))
+                disk.call(|database| Ok(database.apply_batch(batch.clone())?))
             }
             Rows::Memory(all) => {
                 let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
@@ -203,54 +230,6 @@ impl Index {
             }
         }
     }
-}
-
-/// sled panics on some damage; to its callers here that is an error like any other.
-fn guarded<T>(call: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexError> {
-    let panicked = |_| Err(IndexError::Database { what: "panicked over damaged files".into() });
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(panicked)
-}
-
-/// Opens and reads through the database, emptied if it is of another schema.
-fn open_database(path: &Path) -> Result<sled::Db, IndexError> {
-    guarded(|| {
-        let database = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(None).open()?;
-        if database.get(VERSION)?.is_none_or(|version| *version != SCHEMA) {
-            database.clear()?;
-            database.insert(VERSION, &SCHEMA)?;
-            database.flush()?;
-        }
-        Ok(database)
-    })
-}
-
-/// Removes those `snap.*` of the database whose names are chosen: they only speed up opening.
-fn remove_snapshots(path: &Path, chosen: impl Fn(&str) -> bool) -> Result<(), IndexError> {
-    let failed = |source| IndexError::Io { path: path.into(), source };
-    let entries = match fs::read_dir(path) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
-        entries => entries.map_err(failed)?,
-    };
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        if entry.file_name().to_str().is_some_and(|name| name.starts_with("snap.") && chosen(name)) {
-            fs::remove_file(entry.path()).map_err(failed)?;
-        }
-    }
-    Ok(())
-}
-
-/// Renames the damaged database to the first free `index.damaged-N`, or over the last.
-fn set_aside(home: &Path, path: &Path) -> Result<(), IndexError> {
-    let failed = |source| IndexError::Io { path: path.into(), source };
-    let name = |number| home.join(format!("index.damaged-{number}"));
-    let target = (1..=SET_ASIDE).map(name).find(|name| !name.exists()).unwrap_or_else(|| name(SET_ASIDE));
-    match target.is_dir() {
-        true => fs::remove_dir_all(&target).map_err(failed)?,
-        false if target.exists() => fs::remove_file(&target).map_err(failed)?,
-        false => {}
-    }
-    fs::rename(path, target).map_err(failed)
 }
 
 fn page_key(cid: &Cid) -> Vec<u8> {

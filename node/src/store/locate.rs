@@ -89,6 +89,45 @@ mod tests {
         }
     }
 
+    /// A directory and a link that leads out change places all the time, while files are made by the path through them.
+    #[test]
+    fn what_flips_between_directory_and_link_never_leads_out() {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let scale = std::env::var("MURMIR_TEST_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+        let (temp, root) = tree();
+        let (inside, out) = (temp.path().join("in"), temp.path().join("out"));
+        symlink(&out, inside.join("trap")).unwrap();
+        let (stop, wanted) = (AtomicBool::new(false), path("a/b/c/made"));
+        let before = fs::read_dir(out.join("b/c")).unwrap().count();
+        std::thread::scope(|scope| {
+            let flips = scope.spawn(|| {
+                let (dir, trap) = (inside.join("a"), inside.join("trap"));
+                while !stop.load(Ordering::Relaxed) {
+                    renameat_with(CWD, &dir, CWD, &trap, RenameFlags::EXCHANGE).unwrap();
+                }
+            });
+            let mut seen = (0, 0);
+            for _ in 0..100_000 * scale {
+                match locate(&root, &wanted) {
+                    Ok((dir, name)) => {
+                        seen.0 += 1;
+                        dir.create_new(&name).unwrap();
+                        dir.unlink(&name).unwrap();
+                    }
+                    Err(error) => {
+                        seen.1 += 1;
+                        assert!(error.is_other_kind(), "{error}");
+                    }
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            flips.join().unwrap();
+            assert!(seen.0 > 0 && seen.1 > 0, "both were met: {seen:?}");
+        });
+        assert_eq!(fs::read_dir(out.join("b/c")).unwrap().count(), before, "nothing was made outside");
+    }
+
     #[test]
     fn the_cache_finds_what_locate_finds() {
         let (temp, root) = tree();

@@ -156,6 +156,11 @@ pub fn file_name(id: &ContentId) -> String {
     format!("{}.obao", id.hex())
 }
 
+/// The content whose stored outboard has this name.
+pub fn parse_name(name: &[u8]) -> Option<ContentId> {
+    ContentId::from_hex(name.strip_suffix(b".obao")?)
+}
+
 /// Number of pairs over `size` bytes in groups of `group` bytes.
 pub fn parents(size: u64, group: u64) -> u64 {
     size.div_ceil(group).saturating_sub(1)

@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::mem;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
 
@@ -20,6 +21,8 @@ const BATCH: usize = 256;
 const TRIES: u32 = 3;
 /// Two changes of a file within this time may leave equal times, in nanoseconds (FAT counts in 2 s).
 const GRANULARITY: i64 = 2_000_000_000;
+/// More than a tick of the clock that files get their times from (10 ms at the most), in nanoseconds.
+const TICK: i128 = 50_000_000;
 /// Problems kept by name; more are only counted.
 const MAX_PROBLEMS: usize = 100_000;
 /// Our own directory at the root, not part of the tree.
@@ -126,7 +129,7 @@ pub enum ProblemKind {
     Changed,
     /// A FIFO, socket or device.
     Special,
-    /// A name or a depth that no manifest holds.
+    /// A depth that no manifest holds, or a name that whoever fetches refuses.
     Unnamable,
 }
 
@@ -222,6 +225,10 @@ impl Scan<'_> {
         if !(self.wanted)(&path, stat.kind == Kind::Dir) {
             return Ok(None);
         }
+        // Whoever fetches refuses a tree that holds one.
+        if self.read && name.has_control() {
+            return Err(problem(ProblemKind::Unnamable));
+        }
         let (stat, node, below) = match stat.kind {
             Kind::Special => return Err(problem(ProblemKind::Special)),
             Kind::Symlink => (stat, ScannedNode::Symlink { target: dir.read_link(&bytes).map_err(failed)? }, None),
@@ -248,7 +255,9 @@ impl Scan<'_> {
             let before = Stat::of(&file).map_err(|_| ProblemKind::Unreadable)?;
             let id = self.hasher.hash(&file, &before).map_err(|_| ProblemKind::Unreadable)?;
             let after = Stat::of(&file).map_err(|_| ProblemKind::Unreadable)?;
-            if before.stamp == after.stamp {
+            // Two changes within a tick of the kernel's clock leave one stamp: then a second look decides.
+            let holds = || self.hasher.hash(&file, &after).is_ok_and(|again| again == id);
+            if before.stamp == after.stamp && (!is_young(&after.stamp) || holds()) {
                 return Ok((after, id));
             }
         }
@@ -334,6 +343,13 @@ fn without(mut dir: ScannedDir, mut removed: Vec<usize>) -> ScannedDir {
         dir.entries.retain(|_| number.next().is_some_and(|n| removed.binary_search(&n).is_err()));
     }
     dir
+}
+
+/// True if the file changed so lately that it may have changed since without showing it.
+fn is_young(stamp: &Stamp) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let age = i128::try_from(now).unwrap_or(i128::MAX) - i128::from(stamp.mtime.max(stamp.ctime));
+    age < TICK
 }
 
 fn kind_of(error: &FileError) -> ProblemKind {

@@ -191,7 +191,11 @@ impl Stage {
             remove(&self.old, &old_name(id, before.since))?;
         }
         let new = old_name(id, now);
-        from.link(name, &self.old, &new)?;
+        match from.link(name, &self.old, &new) {
+            // A failure between this and the next line, in the same second.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other?,
+        }
         kept.insert(id.0, Old { since: now, size: self.old.stat(&new)?.stamp.size });
         Ok(())
     }
@@ -257,12 +261,12 @@ fn is_sound(stage: &Dir, name: &[u8], kind: Kind) -> bool {
     let Some(text) = str::from_utf8(name).ok().filter(|_| kind == Kind::File) else { return false };
     let has = |suffix: &str, stem: &str| stage.stat(format!("{stem}{suffix}")).is_ok_and(|s| s.kind == Kind::File);
     if let Some(stem) = text.strip_suffix(PART) {
-        return parse_id(stem).is_some() && has(HASHES, stem);
+        return ContentId::from_hex(stem.as_bytes()).is_some() && has(HASHES, stem);
     }
     if let Some(stem) = text.strip_suffix(HASHES) {
-        return parse_id(stem).is_some() && has(PART, stem);
+        return ContentId::from_hex(stem.as_bytes()).is_some() && has(PART, stem);
     }
-    let Some(id) = parse_id(text) else { return false };
+    let Some(id) = ContentId::from_hex(text.as_bytes()) else { return false };
     stage.open_file(name).is_ok_and(|file| hash_file(&file).is_ok_and(|hashed| hashed.id == id))
 }
 
@@ -272,13 +276,8 @@ fn old_name(id: &ContentId, since: u64) -> String {
 
 fn parse_old(name: &[u8]) -> Option<(ContentId, u64)> {
     let (id, since) = str::from_utf8(name).ok()?.split_once('.')?;
-    let parsed = (parse_id(id)?, u64::from_str(since).ok()?);
+    let parsed = (ContentId::from_hex(id.as_bytes())?, u64::from_str(since).ok()?);
     (old_name(&parsed.0, parsed.1).as_bytes() == name).then_some(parsed)
-}
-
-fn parse_id(hex: &str) -> Option<ContentId> {
-    let id = ContentId(*blake3::Hash::from_hex(hex).ok()?.as_bytes());
-    (id.hex() == hex).then_some(id)
 }
 
 /// Removes garbage; directories that are not empty are left, they are nobody's here.

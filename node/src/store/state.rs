@@ -68,7 +68,7 @@ pub enum StateError {
         /// What is wrong.
         what: String,
     },
-    /// A value that no file can hold, such as a directory name that is not UTF-8.
+    /// A value that no file can hold, such as one that TOML has no form for.
     #[error("{name} cannot be written: {source}")]
     Unwritable {
         /// The file.
@@ -240,6 +240,12 @@ impl State {
     pub fn fetched_bundle(&self, dest: &Path) -> Result<Option<Vec<u8>>, StateError> {
         let [_, bundle] = dest_files(dest);
         durable::read(&self.dests, &bundle, MAX_FILE)
+    }
+
+    /// The bundles of all last fetches.
+    pub fn fetched_bundles(&self) -> Result<Vec<Vec<u8>>, StateError> {
+        let read = |name: &String| durable::read(&self.dests, &format!("{name}.bundle"), MAX_FILE).transpose();
+        names(&self.dests, ".bundle")?.iter().filter_map(read).collect()
     }
 
     /// Remembers what was fetched into `dest` (absolute).

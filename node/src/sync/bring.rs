@@ -1,13 +1,16 @@
 //! The bytes of a pass: patches where an old version stands, then everything else from all sources at once.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tracker_less::book::Outcome;
 use tracker_less::machine::Event;
+use tracker_less::record::{CheckedBundle, Coverage};
 
 use super::fetch::{Download, Progress};
-use super::pass::{Report, Request, blocking};
+use super::pass::{Kind, Report, Request, blocking};
 use super::patches::{self, Basis, Ground};
 use super::plan::{self, Want};
 use super::shelf::Arriving;
@@ -17,6 +20,9 @@ use super::{Node, SourceRow, SyncError};
 use crate::manifest::path::TreePath;
 use crate::store::files::Dir;
 use crate::store::stage::Stage;
+
+/// How often a first replica tells how much of it has arrived.
+const TELL: Duration = Duration::from_secs(10);
 
 /// What is brought, and where to.
 pub struct Bringing<'a> {
@@ -57,8 +63,14 @@ impl Bringing<'_> {
         let start = Instant::now();
         let trackers = report.bundle.charter().trackers.clone();
         let download = download.throttled(self.request.bwlimit).choosing(self.request.choice, trackers);
-        let rows = download.run(sources, finder).await;
+        let rows = tokio::select! {
+            rows = download.run(sources, finder) => rows,
+            never = self.nominate(&report.bundle) => match never {},
+        };
         shelf.set_arriving(module, None);
+        if rows.is_err() && shelf.holding(&module).is_none() {
+            self.node.swarm.tell(Event::Release { module }).await;
+        }
         let rows = rows?;
         self.measure(&rows, start.elapsed()).await;
         Ok(merge(patched, rows))
@@ -72,6 +84,21 @@ impl Bringing<'_> {
             let rate = u64::try_from(rate).unwrap_or(u64::MAX);
             let outcome = if row.bad > 0 { Outcome::Lacking } else { Outcome::Good { rate } };
             self.node.swarm.tell(Event::Measured { module: self.request.module.id, peer, outcome }).await;
+        }
+    }
+
+    /// Tells the swarm from time to time what has arrived of a first replica: it can be had from here. Whoever holds a whole
+    /// generation goes on telling of that one.
+    async fn nominate(&self, bundle: &CheckedBundle) -> Infallible {
+        loop {
+            tokio::time::sleep(TELL).await;
+            let is_first = self.node.shelf.holding(&bundle.module()).is_none();
+            let coverage = Coverage::share(self.progress.done.load(Ordering::Relaxed), bundle.head().bytes);
+            if self.request.kind == Kind::Mirror && is_first && Coverage::NONE < coverage && coverage < Coverage::WHOLE
+            {
+                let (bundle, http) = (bundle.clone(), Vec::new());
+                self.node.swarm.tell(Event::Hold { bundle, coverage, http }).await;
+            }
         }
     }
 

@@ -256,6 +256,7 @@ impl Download {
         }
         let partial = Arc::new(self.stage.partial(id, *size)?);
         self.partials.insert(*id, Arc::clone(&partial));
+        self.arriving.opened(&partial);
         Ok(Some(partial))
     }
 
@@ -332,6 +333,7 @@ impl Download {
         let Some(job) = self.jobs.get_mut(piece) else { return 0 };
         let before = job.piece().bytes;
         if let Job::Batch(_) = job {
+            self.picker.narrow(piece, wants.iter().map(|want| want.number).collect());
             *job = Job::Batch(wants);
         }
         before.saturating_sub(job.piece().bytes)

@@ -20,10 +20,10 @@ use crate::manifest::entry::Node as Kind;
 use crate::manifest::path::TreePath;
 use crate::manifest::select::Selector;
 use crate::manifest::walk::Walk;
-use crate::store::files::Dir;
+use crate::store::files::{Dir, Kind as FileKind};
 use crate::store::index::Index;
 use crate::store::locate::locate;
-use crate::store::outboard::Outboard;
+use crate::store::outboard::{self, Outboard};
 use crate::store::proof::{self, ProofError};
 use crate::store::stage::Stage;
 use crate::wire::Have;
@@ -219,6 +219,26 @@ impl Holding {
     /// True if this content is claimed to be here in this size: then failing to deliver it means damage.
     pub fn claims(&self, id: &ContentId, size: u64) -> bool {
         self.contents.get(id).is_some_and(|place| place.size == size) && !lock(&self.damaged).contains(id)
+    }
+
+    /// Removes stored outboards of contents that are neither here nor kept, and older than `before` (ns since the epoch). Gives how
+    /// many.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn sweep_outboards(&self, before: i64) -> Result<usize, SyncError> {
+        let (dir, mut gone) = (&self.ground.outboards, 0);
+        for (name, kind) in dir.entries()? {
+            let id = outboard::parse_name(&name);
+            let needed = id.is_some_and(|id| {
+                self.contents.contains_key(&id) || self.ground.stage.as_ref().is_some_and(|stage| stage.keeps(&id))
+            });
+            if !needed && kind == FileKind::File && dir.stat(&name).is_ok_and(|stat| stat.stamp.mtime < before) {
+                dir.unlink(&name)?;
+                gone += 1;
+            }
+        }
+        Ok(gone)
     }
 
     /// Opens the file that holds a content: where the tree says, or among the superseded ones.

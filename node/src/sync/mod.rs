@@ -31,6 +31,7 @@ pub mod selected;
 pub mod shelf;
 pub mod source;
 pub mod supply;
+pub mod sweep;
 pub mod throttle;
 
 use std::path::PathBuf;

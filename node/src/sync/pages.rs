@@ -15,10 +15,10 @@ use crate::wire::client::PeerClient;
 use crate::wire::delta::{PagePatches, Short};
 use crate::wire::rules;
 
+/// Rounds without any news after which others are waited for.
+const MAX_VAIN: usize = 8;
 /// Pages asked for at once.
 const BATCH: usize = 128;
-/// Rounds without any news after which the pages are given up.
-const MAX_VAIN: usize = 8;
 
 /// What bringing pages cost.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +81,9 @@ pub async fn bring(
             Err(Ask::Source(lie, why)) => drop_source(sources, at, lie, &why, finder),
         }
         if vain > MAX_VAIN.max(holders.len()) {
-            return Err(no_pages(&missing, sources, finder));
+            // All that are here were asked in vain; somebody who comes may have it.
+            wait(finder, sources, &missing).await?;
+            vain = 0;
         }
     }
 }

@@ -6,6 +6,7 @@
 //! ones are relieved and silent ones replaced); the first answer counts.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::wire::Have;
@@ -43,6 +44,8 @@ pub struct Piece {
     pub bytes: u64,
     /// Numbers (ranks in the tree) of the entries whose content it carries.
     pub entries: Vec<u64>,
+    /// Of one entry only these bytes.
+    pub range: Option<Range<u64>>,
 }
 
 impl Piece {
@@ -51,7 +54,11 @@ impl Piece {
         match have {
             Have::Whole => true,
             Have::None => false,
-            Have::Runs(_) => self.entries.iter().all(|number| have.contains(*number)),
+            // Of many small files some are better than none: the rest is asked of others.
+            Have::Runs(_) | Have::Partly(..) => self.entries.iter().any(|number| match &self.range {
+                Some(range) => have.contains_range(*number, range),
+                None => have.contains(*number),
+            }),
         }
     }
 }
@@ -123,7 +130,7 @@ impl Picker {
     /// Keeps [`PieceState::holders`] right when a source that has a part comes, goes or changes.
     fn count_holder(&mut self, source: SourceId, comes: bool) {
         let Some(state) = self.sources.get(source).filter(|state| !state.gone) else { return };
-        if !matches!(state.have, Have::Runs(_)) {
+        if !state.have.is_partial() {
             return;
         }
         for (of, _) in self.states.iter_mut().zip(&self.pieces).filter(|(_, piece)| piece.is_in(&state.have)) {
@@ -170,7 +177,7 @@ impl Picker {
     /// The rarest of the next free pieces from the source's own cursor on, going round at the end.
     fn fresh(&mut self, source: SourceId) -> Option<PieceId> {
         let state = self.sources.get(source)?;
-        let mixed = self.sources.iter().any(|other| !other.gone && matches!(other.have, Have::Runs(_)));
+        let mixed = self.sources.iter().any(|other| !other.gone && other.have.is_partial());
         let round = self.free.range(state.cursor..).chain(self.free.range(..state.cursor)).copied();
         let mut able = round.filter(|piece| self.can_deliver(source, *piece));
         let found = if mixed {
@@ -270,6 +277,14 @@ impl Picker {
         {
             state.absent.push(source);
         }
+    }
+
+    /// Of a piece only these entries are still wanted: the others came.
+    pub fn narrow(&mut self, piece: PieceId, entries: Vec<u64>) {
+        let (Some(of), Some(state)) = (self.pieces.get_mut(piece), self.states.get_mut(piece)) else { return };
+        of.entries = entries;
+        let holds = |source: &&SourceState| !source.gone && source.have.is_partial() && of.is_in(&source.have);
+        state.holders = u32::try_from(self.sources.iter().filter(holds).count()).unwrap_or(u32::MAX);
     }
 
     /// A source has too much to do: it is left alone for a while, longer each time.

@@ -348,3 +348,6 @@ fn copy(from: &std::fs::File, ready: &Dir, name: &str) -> Result<(), FileError> 
     let to = ready.create_new(name)?;
     clone_file(from, &to).map_err(|error| FileError::new("copy to", &ready.path().join(name), error))
 }
+
+#[cfg(test)]
+mod tests;

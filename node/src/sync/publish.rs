@@ -24,6 +24,7 @@ use crate::store::files::{Dir, Stamp, Stat};
 use crate::store::index::{Directory, Index};
 use crate::store::proof;
 use crate::store::scan::{Hasher, Problem, ProblemKind, Scan, Scanned, ScannedDir, ScannedEntry, ScannedNode};
+use crate::store::state::Registration;
 
 /// A tree that lost more than this share (percent) of its entries or bytes is not published without a word from the user.
 const SHRINK_PERCENT: u64 = 25;
@@ -114,7 +115,7 @@ pub fn publish(
     from: &Former,
 ) -> Result<Published, SyncError> {
     let former = from.bundle.as_ref();
-    let (scanned, tree_key) = scan(index, outboards, request)?;
+    let (scanned, tree_key) = scan(index, outboards, &request.dir, &request.select)?;
     let (root, tree, files) = write_tree(index, &scanned, &request.late, request.unofficial.clone())?;
     check_problems(index, &scanned, request, former)?;
     if let Some(bundle) = former.filter(|_| !request.allow_shrink) {
@@ -133,6 +134,18 @@ pub fn publish(
     let head = bundle.as_ref().map_or(head, |bundle| bundle.head().clone());
     let (bytes, problems, generation) = (tree.bytes, scanned.problems, head.generation());
     Ok(Published { generation, root, files, bytes, changed, changes, problems, head, bundle })
+}
+
+/// Makes the pages of a published directory anew, and remembers its files; gives the root, which is the published one if nothing
+/// has changed since.
+///
+/// # Errors
+/// The directory cannot be read, or the index fails.
+pub fn rebuild(index: &Index, outboards: &Dir, published: &Registration, select: &Selector) -> Result<Cid, SyncError> {
+    let (scanned, tree_key) = scan(index, outboards, &published.directory, select)?;
+    let (root, ..) = write_tree(index, &scanned, &published.late, published.from.clone())?;
+    remember(index, &tree_key, &scanned)?;
+    Ok(root)
 }
 
 /// The root of a directory as a tree: scanned and hashed, its pages put into the index, nothing signed.
@@ -185,12 +198,12 @@ impl Hasher for Reader<'_> {
     }
 }
 
-fn scan(index: &Index, outboards: &Dir, request: &Request) -> Result<(Scanned, Vec<u8>), SyncError> {
+fn scan(index: &Index, outboards: &Dir, dir: &Path, select: &Selector) -> Result<(Scanned, Vec<u8>), SyncError> {
     use std::os::unix::ffi::OsStrExt;
-    let tree = request.dir.as_os_str().as_bytes().to_vec();
-    let root = Dir::open(&request.dir)?;
+    let tree = dir.as_os_str().as_bytes().to_vec();
+    let root = Dir::open(dir)?;
     let hasher = Reader { index, tree: &tree, outboards, stored: Mutex::default() };
-    let wanted = |path: &TreePath, dir: bool| request.select.wants(path, dir);
+    let wanted = |path: &TreePath, dir: bool| select.wants(path, dir);
     let scan = Scan { root: &root, hasher: &hasher, read: true, wanted: &wanted, started: nanos_now() };
     Ok((scan.run()?, tree))
 }
@@ -308,7 +321,9 @@ fn check_problems(
     former: Option<&CheckedBundle>,
 ) -> Result<(), SyncError> {
     let Some(former) = former.filter(|_| !request.ignore_errors) else { return Ok(()) };
-    let mut lost = scanned.problems.iter().filter(|problem| is_failure(problem) && stood(index, former, problem));
+    let named = |problem: &&Problem| problem.kind != ProblemKind::Unnamable;
+    let failed = scanned.problems.iter().filter(named).filter(|problem| is_failure(problem));
+    let mut lost = failed.filter(|problem| stood(index, former, problem));
     let Some(first) = lost.next() else {
         // Beyond the named ones nobody can say which they are.
         return if scanned.unnamed == 0 {
@@ -327,7 +342,7 @@ fn unreadable(count: u64, first: &str, vanished: bool) -> SyncError {
 
 /// True for what should have been published and could not be; devices and FIFOs never are.
 pub fn is_failure(problem: &Problem) -> bool {
-    matches!(problem.kind, ProblemKind::Unreadable | ProblemKind::Vanished | ProblemKind::Changed)
+    problem.kind != ProblemKind::Special
 }
 
 fn stood(index: &Index, former: &CheckedBundle, problem: &Problem) -> bool {

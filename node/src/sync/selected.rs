@@ -47,6 +47,10 @@ impl Selected {
 pub fn selected(node: &Node, request: &Request, bundle: &CheckedBundle) -> Result<Selected, SyncError> {
     let refuse = |error| SyncError::tree(&request.module, error);
     let root = root_node(&*node.index, bundle.root()).map_err(refuse)?;
+    if (root.tree.entries, root.tree.bytes) != (bundle.head().entries, bundle.head().bytes) {
+        let reason = "its head says other totals".to_owned();
+        return Err(SyncError::BadTree { module: request.module.to_string(), reason, unsupported: false });
+    }
     let mut all = Selected {
         root,
         top: None,

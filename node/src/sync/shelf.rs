@@ -1,6 +1,6 @@
 //! Everything that this node hands out: complete generations, and what a running pass has verified so far.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -18,8 +18,9 @@ use crate::manifest::ContentId;
 use crate::store::index::Index;
 use crate::store::outboard::PAIR;
 use crate::store::proof;
-use crate::store::stage::Stage;
+use crate::store::stage::{Partial, Stage};
 use crate::wire::delta::{Lacking, Made, PagePatches, Pair, Part, Short};
+use crate::wire::have::Groups;
 use crate::wire::msg::Held;
 use crate::wire::{Have, Provider, rules};
 
@@ -48,24 +49,48 @@ pub struct Arriving {
     stage: Arc<Stage>,
     numbers: HashMap<ContentId, u64>,
     done: Mutex<BTreeSet<u64>>,
+    /// Large contents of which only ranges are here, by number.
+    open: Mutex<BTreeMap<u64, Arc<Partial>>>,
 }
 
 impl Arriving {
     /// A pass that begins: nothing is there yet.
     pub fn new(bundle: CheckedBundle, stage: Arc<Stage>, wants: &[Want]) -> Self {
         let numbers = wants.iter().map(|want| (want.id, want.number)).collect();
-        Self { bundle, stage, numbers, done: Mutex::default() }
+        Self { bundle, stage, numbers, done: Mutex::default(), open: Mutex::default() }
     }
 
     /// A content is staged and verified.
     pub fn arrived(&self, id: &ContentId) {
         if let Some(number) = self.numbers.get(id) {
             self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(*number);
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(number);
+        }
+    }
+
+    /// A content begins to arrive in ranges.
+    pub fn opened(&self, partial: &Arc<Partial>) {
+        if let Some(number) = self.numbers.get(partial.id()) {
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(*number, Arc::clone(partial));
         }
     }
 
     fn have(&self) -> Have {
-        Have::of(self.done.lock().unwrap_or_else(PoisonError::into_inner).iter().copied())
+        let have = Have::of(self.done.lock().unwrap_or_else(PoisonError::into_inner).iter().copied());
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = open.iter().flat_map(|(number, partial)| {
+            let (number, size) = (*number, partial.size());
+            partial.present().into_iter().filter_map(move |range| Groups::of(number, &range, size))
+        });
+        have.with_parts(parts)
+    }
+
+    /// A range of a content that is here in part.
+    fn part(&self, id: &ContentId, size: u64, range: &Range<u64>) -> Option<Vec<u8>> {
+        let number = self.numbers.get(id)?;
+        let partial = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(number).cloned()?;
+        let here = partial.size() == size && partial.has(range);
+        here.then(|| partial.encode_range(range.clone()).ok()).flatten()
     }
 
     fn open(&self, id: &ContentId) -> Option<std::fs::File> {
@@ -81,7 +106,7 @@ impl Arriving {
     }
 
     fn range(&self, id: &ContentId, size: u64, range: Range<u64>) -> Option<Vec<u8>> {
-        let file = self.open(id)?;
+        let Some(file) = self.open(id) else { return self.part(id, size, &range) };
         let outboard = crate::store::outboard::Outboard::load(self.stage.outboards(), id, size).ok()?;
         proof::encode_range(&file, id, size, outboard.as_ref(), range).ok()
     }
@@ -165,6 +190,27 @@ impl Shelf {
     pub fn holdings(&self) -> Vec<Arc<Holding>> {
         let modules = self.modules.read().unwrap_or_else(PoisonError::into_inner);
         modules.values().filter_map(|module| module.holding.clone()).collect()
+    }
+
+    /// The heads of everything that is held, arriving, or heard of as the newest.
+    pub fn heads(&self) -> Vec<CheckedBundle> {
+        let modules = self.modules.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |module: &Module| {
+            let held = module.holding.as_ref().map(|holding| holding.bundle.clone());
+            let arriving = module.arriving.as_ref().map(|arriving| arriving.bundle.clone());
+            [held, arriving, module.newest.clone()]
+        };
+        modules.values().flat_map(of).flatten().collect()
+    }
+
+    /// Everything of which something is known here.
+    pub fn modules(&self) -> Vec<ModuleId> {
+        self.modules.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// True while a pass brings something of this module.
+    pub fn is_arriving(&self, module: &ModuleId) -> bool {
+        self.arriving(module).is_some()
     }
 
     /// The newest generation heard of.

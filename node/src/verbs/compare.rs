@@ -30,7 +30,7 @@ pub enum Tree {
     /// A module, as text.
     Module(String),
     /// A directory, absolute.
-    Directory(PathBuf),
+    Directory(#[serde(with = "crate::manifest::text::path")] PathBuf),
 }
 
 /// What to compare.

@@ -18,6 +18,7 @@ use crate::manifest::follow::Broken;
 use crate::manifest::path::{Name, TreePath};
 use crate::manifest::select::Selector;
 use crate::manifest::selection::Selection;
+use crate::manifest::text::ByteText;
 use crate::reference::Reference;
 use crate::service::Service;
 use crate::sync::choice::Choice;
@@ -44,6 +45,7 @@ pub struct Pass {
     /// Further sources of the same module, as texts.
     pub more: Vec<String>,
     /// Where to, absolute; with a trailing slash if the user wrote one.
+    #[serde(with = "crate::manifest::text::path")]
     pub dest: PathBuf,
     /// The user wrote a slash after DEST.
     pub dest_slash: bool,
@@ -80,7 +82,7 @@ pub struct Pass {
     /// The node does it by itself: a watching mirror.
     pub by_itself: bool,
     /// `--link-dest` and its like.
-    pub bases: Vec<(BasisKind, PathBuf)>,
+    pub bases: Vec<(BasisKind, ByteText)>,
     /// `--url`.
     pub http: Vec<String>,
     /// `--web-seed`.
@@ -219,7 +221,7 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
         http: wish.http.clone(),
         web_seeds: wish.web_seeds.clone(),
         delta: !wish.no_delta,
-        bases: wish.bases.clone(),
+        bases: wish.bases.iter().map(|(kind, path)| (*kind, path.into())).collect(),
         wait_lock: wish.wait_lock.map(Duration::from_secs),
         choice: wish.choice,
     })

@@ -14,8 +14,10 @@ use crate::error::{Exit, Failure};
 use crate::manifest::entry::Entry;
 use crate::manifest::path::TreePath;
 use crate::manifest::selection::Selection;
+use crate::manifest::text::ByteText;
 use crate::reference::Reference;
 use crate::service::{Service, export_placed};
+use crate::store::scan::{Problem, ProblemKind};
 use crate::store::state::{Registration, Role};
 use crate::sync::keys::{Keys, Terms};
 use crate::sync::marks::placed;
@@ -33,6 +35,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Publish {
     /// The directory, absolute.
+    #[serde(with = "crate::manifest::text::path")]
     pub dir: PathBuf,
     /// The module; the directory's name if none.
     pub module: Option<String>,
@@ -65,7 +68,7 @@ pub struct Publish {
     /// Another's tree, whose address this is: the module is marked as unofficial from now on.
     pub from: Option<String>,
     /// Write a static export there, absolute, and keep it up.
-    pub export: Option<PathBuf>,
+    pub export: Option<ByteText>,
     /// Sign nothing: make a request for `sign`.
     pub request: bool,
     /// The bundle that `sign` made of a request.
@@ -333,8 +336,9 @@ async fn finish(
 ) -> Result<Value, Failure> {
     let failed: Vec<_> = published.problems.iter().filter(|problem| is_failure(problem)).collect();
     if let Some(first) = failed.first() {
-        let unreadable = failed.iter().any(|one| one.kind == crate::store::scan::ProblemKind::Unreadable);
-        let code = if unreadable { Exit::Partial } else { Exit::Missing };
+        // Left out for good, rather than gone meanwhile.
+        let lasting = |one: &&&Problem| matches!(one.kind, ProblemKind::Unreadable | ProblemKind::Unnamable);
+        let code = if failed.iter().any(|one| lasting(&one)) { Exit::Partial } else { Exit::Missing };
         return Err(Failure::new(code, format!("{} entries left out, first {first}", failed.len())));
     }
     if request.error_on_no_change && !published.changed {

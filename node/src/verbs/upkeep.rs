@@ -23,6 +23,7 @@ pub struct Forget {
     /// As text.
     pub what: String,
     /// The same as a path.
+    #[serde(with = "crate::manifest::text::path")]
     pub path: PathBuf,
 }
 

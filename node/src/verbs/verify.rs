@@ -32,6 +32,7 @@ use crate::sync::{ModuleRef, SyncError, pages};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verify {
     /// The directory, absolute.
+    #[serde(with = "crate::manifest::text::path")]
     pub dest: PathBuf,
     /// Against this rather than what was placed.
     pub reference: Option<String>,

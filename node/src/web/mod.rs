@@ -5,6 +5,6 @@ pub mod client;
 pub mod copy;
 mod listing;
 mod seed;
-mod status;
+pub mod status;
 
 pub use seed::{Paths, WebSeed};

@@ -21,7 +21,7 @@ pub enum FilterError {
         rule: String,
     },
     /// A modifier that this kind of rule does not have.
-    #[error("invalid modifier '{modifier}' in filter rule: {rule}")]
+    #[error("invalid modifier '{}' in filter rule: {rule}", modifier.escape_debug())]
     Modifier {
         /// The letter.
         modifier: char,

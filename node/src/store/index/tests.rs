@@ -1,8 +1,10 @@
+use std::fs;
 use std::os::unix::fs::FileExt;
 
 use multihash::Multihash;
 use proptest::prelude::*;
 
+use super::disk::{SCHEMA, SET_ASIDE, VERSION};
 use super::*;
 
 fn cid(bytes: &[u8]) -> Cid {
@@ -34,6 +36,25 @@ fn pages_come_back() {
         let start = |bytes: &[u8]| <[u8; 8]>::try_from(&cid(bytes).hash().digest()[..8]).unwrap();
         assert_eq!(index.page_like(&start(b"two")).unwrap(), Some(b"two".to_vec()));
         assert_eq!(index.page_like(&start(b"three")).unwrap(), None);
+    }
+}
+
+#[test]
+fn pages_that_nobody_touches_between_two_sweeps_are_forgotten() {
+    let (_home, indexes) = both();
+    for index in indexes {
+        index.put_content(&ContentId([1; 32]), b"rules").unwrap();
+        put(&index, &[b"needed", b"idle"]);
+        assert_eq!(index.sweep_pages().unwrap(), 0, "the first time nothing goes");
+        put(&index, &[b"new"]);
+        index.page(&cid(b"needed")).unwrap();
+        assert_eq!(index.sweep_pages().unwrap(), 1);
+        let left = [&b"needed"[..], b"idle", b"new"].map(|page| index.page(&cid(page)).unwrap().is_some());
+        assert_eq!(left, [true, false, true]);
+        put(&index, &[b"idle"]);
+        assert_eq!(index.sweep_pages().unwrap(), 0, "all were touched");
+        assert_eq!(index.sweep_pages().unwrap(), 3);
+        assert!(index.content(&ContentId([1; 32])).unwrap().is_some(), "only pages are swept");
     }
 }
 
@@ -132,4 +153,34 @@ proptest! {
         index.flush().unwrap();
         prop_assert_eq!(index.page(&cid(b"new")).unwrap(), Some(b"new".to_vec()));
     }
+}
+
+#[test]
+fn a_database_that_is_damaged_while_in_use_is_set_aside_and_replaced() {
+    let home = tempfile::tempdir().unwrap();
+    let index = Index::open(home.path()).unwrap();
+    // More than the cache holds, so that most must be read again.
+    let page = |number: u32| number.to_be_bytes().repeat(2500);
+    let pages = 0..6000;
+    for number in pages.clone() {
+        put(&index, &[&page(number)]);
+    }
+    index.flush().unwrap();
+    for entry in fs::read_dir(home.path().join("index")).unwrap().flatten().filter(|one| one.path().is_file()) {
+        let file = fs::File::options().write(true).open(entry.path()).unwrap();
+        file.write_all_at(&vec![0xa5; usize::try_from(entry.metadata().unwrap().len()).unwrap()], 0).unwrap();
+    }
+    let mut lost = 0;
+    for number in pages {
+        match index.page(&cid(&page(number))).unwrap() {
+            Some(bytes) => assert_eq!(bytes, page(number), "no wrong page"),
+            None => lost += 1,
+        }
+    }
+    assert!(lost > 0 && home.path().join("index.damaged-1").exists(), "{lost} pages lost");
+    put(&index, &[b"new"]);
+    index.flush().unwrap();
+    drop(index);
+    let index = Index::open(home.path()).unwrap();
+    assert_eq!(index.page(&cid(b"new")).unwrap(), Some(b"new".to_vec()), "the new one lasts");
 }

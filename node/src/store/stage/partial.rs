@@ -93,6 +93,17 @@ impl Partial {
         Ok(bytes)
     }
 
+    /// What is here: ascending, apart.
+    pub fn present(&self) -> Vec<Range<u64>> {
+        let present = ByteRanges::from(0..self.size) - &*self.lock();
+        present.boundaries().as_chunks::<2>().0.iter().map(|[start, end]| *start..*end).collect()
+    }
+
+    /// Whether all of a range is here.
+    pub fn has(&self, range: &Range<u64>) -> bool {
+        !self.lock().intersects(&ByteRanges::from(range.clone()))
+    }
+
     /// Encodes a range that is here, for others; see [`crate::store::proof::encode_range`].
     pub fn encode_range(&self, range: Range<u64>) -> Result<Vec<u8>, ProofError> {
         check_range(self.size, &range)?;

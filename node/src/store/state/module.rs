@@ -8,6 +8,7 @@ use serde_bytes::{ByteBuf, Bytes};
 
 use super::{MAX_FILE, StateError, durable};
 use crate::manifest::selection::Selection;
+use crate::manifest::text::ByteText;
 use crate::store::files::Dir;
 
 /// Bound of the list of damaged files, in bytes; a longer list is cut.
@@ -29,6 +30,7 @@ pub struct Registration {
     /// The reference as given, a subpath included.
     pub reference: String,
     /// The published or mirrored directory, absolute.
+    #[serde(with = "crate::manifest::text::path")]
     pub directory: PathBuf,
     /// Publisher or mirror.
     pub role: Role,
@@ -46,7 +48,7 @@ pub struct Registration {
     pub http: Vec<String>,
     /// Where a publisher's static export is kept, absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub export: Option<PathBuf>,
+    pub export: Option<ByteText>,
     /// The address of the tree that a publisher's module is an unofficial copy of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,

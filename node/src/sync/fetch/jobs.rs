@@ -30,8 +30,11 @@ impl Job {
             Self::Batch(wants) => Piece {
                 bytes: wants.iter().map(|want| want.size).sum(),
                 entries: wants.iter().map(|want| want.number).collect(),
+                range: None,
             },
-            Self::Part { range, number, .. } => Piece { bytes: range.end - range.start, entries: vec![*number] },
+            Self::Part { range, number, .. } => {
+                Piece { bytes: range.end - range.start, entries: vec![*number], range: Some(range.clone()) }
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use crate::wire::Have;
 const MIB: u64 = 1 << 20;
 
 fn pieces(count: u64) -> Vec<Piece> {
-    (0..count).map(|number| Piece { bytes: MIB, entries: vec![number] }).collect()
+    (0..count).map(|number| Piece { bytes: MIB, entries: vec![number], range: None }).collect()
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::super::delta::{
     GetPagePatches, GetPatches, GetSlices, GetSums, Lacking, Made, PagePatches, Pair, Part, Short,
 };
 use super::super::frame::{Frame, FrameReader, MAX_FRAME};
+use super::super::have::Groups;
 use super::super::msg::*;
 use super::*;
 use crate::delta::blocks::Form;
@@ -75,6 +76,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("Outboard", ask(Message::Outboard(Parts::one(Some(vec![7; 64]))))),
         ("GetHave", ask(Message::GetHave(GetHave { module: module(), root: page_id(1) }))),
         ("Have", ask(Message::Have(Have::Runs(vec![(0, 3), (7, 1)])))),
+        ("HaveParts", ask(Message::Have(Have::of(0..3).with_parts(Groups::of(9, &(0..32_768), 100_000))))),
     ]
 }
 
