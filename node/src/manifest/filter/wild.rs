@@ -52,6 +52,10 @@ impl Wild {
                 },
                 byte => Token::Byte(*byte),
             });
+            // What follows decides nothing any more, and looking for the end of every bracket would take time squared.
+            if tokens.last() == Some(&Token::Never) {
+                break;
+            }
         }
         Self(tokens)
     }
