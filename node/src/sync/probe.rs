@@ -94,7 +94,9 @@ fn choose(index: &Index, probe: &Probe, have: &Have) -> Option<Vec<Sample>> {
     let claimed = match have {
         Have::Whole => entries,
         Have::None => 0,
-        Have::Runs(runs) => runs.iter().fold(0u64, |sum, (_, count)| sum.saturating_add(*count)),
+        Have::Runs(runs) | Have::Partly(runs, _) => {
+            runs.iter().fold(0u64, |sum, (_, count)| sum.saturating_add(*count))
+        }
     };
     let mut samples = Vec::new();
     for _ in 0..TRIES.min(usize::try_from(claimed.saturating_mul(8)).unwrap_or(TRIES)) {
@@ -116,7 +118,7 @@ fn is_probed(node: &Kind) -> bool {
 
 /// The number of the claimed entry with this rank among the claimed ones.
 fn nth(have: &Have, mut rank: u64) -> u64 {
-    let Have::Runs(runs) = have else { return rank };
+    let (Have::Runs(runs) | Have::Partly(runs, _)) = have else { return rank };
     for (start, count) in runs {
         if rank < *count {
             return start.saturating_add(rank);
