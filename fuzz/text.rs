@@ -139,7 +139,8 @@ fn heads_of_web_servers() {
 #[test]
 fn control_messages() {
     let pass = Verb::Pass(Box::new(Pass { reference: reference(), dest: "/srv/x".into(), ..Pass::default() }));
-    let verbs = [pass, Verb::Status, Verb::Mirrors(About { reference: reference() })];
+    let verbs =
+        [pass, Verb::Status(murmir::verbs::upkeep::Status::default()), Verb::Mirrors(About { reference: reference() })];
     let mut corpus: Vec<Vec<u8>> = verbs.iter().map(|verb| serde_json::to_vec(verb).unwrap()).collect();
     corpus.push(serde_json::to_vec(&Reply::Done(serde_json::json!({"a": [1, {"b": null}]}))).unwrap());
     let words: [&[u8]; 6] = [b"[", b"{\"a\":", b"\"", b"\\ud800", b"1e999", b"-0"];
@@ -165,6 +166,7 @@ fn settings_and_registrations() {
         selection: murmir::manifest::selection::Selection::default(),
         late: vec!["*.html".to_owned()],
         watch: true,
+        withdrawn: false,
         http: vec!["https://example.org/pub".to_owned()],
         export: None,
         from: None,
