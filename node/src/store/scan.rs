@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 use std::mem;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -256,7 +256,8 @@ impl Scan<'_> {
             let id = self.hasher.hash(&file, &before).map_err(|_| ProblemKind::Unreadable)?;
             let after = Stat::of(&file).map_err(|_| ProblemKind::Unreadable)?;
             // Two changes within a tick of the kernel's clock leave one stamp: then a second look decides.
-            let holds = || self.hasher.hash(&file, &after).is_ok_and(|again| again == id);
+            let again = || (&file).rewind().and_then(|()| self.hasher.hash(&file, &after));
+            let holds = || again().is_ok_and(|again| again == id);
             if before.stamp == after.stamp && (!is_young(&after.stamp) || holds()) {
                 return Ok((after, id));
             }
