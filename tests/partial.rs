@@ -36,8 +36,9 @@ fn five_partial_mirrors_complete_a_newcomer_with_the_origin_dead_and_no_dht() {
     }
     // The newcomer knows one of them; that one knows the others.
     let known = &mirrors[0];
-    until("the mirrors know of each other", || {
-        let rows = lab.machine("m0").run(&[&"--json", &"mirrors", &published.reference]).rows();
+    until("it tells of the others", || {
+        let (probe, link) = (lab.machine("p"), known.link(&published.reference));
+        let rows = probe.run(&[&"--json", &"--no-dht", &"mirrors", &link]).rows();
         let ids: Vec<&str> = rows.iter().filter_map(|row| row["peer_id"].as_str()).collect();
         mirrors.iter().skip(1).all(|mirror| ids.contains(&mirror.peer_id())).then_some(())
     });
