@@ -400,7 +400,7 @@ impl Search {
 
     async fn exchange(&self, peer: PeerId) -> Result<(Source, Option<CheckedBundle>), String> {
         let stream = self.node.swarm.open(peer).await.map_err(|error| error.to_string())?;
-        let client = PeerClient::connect(stream, Hello::ours(), Deadlines::default()).await.map_err(text)?;
+        let client = PeerClient::start(stream, Hello::ours(), Deadlines::default());
         let seen = self.node.seen(&self.module).map_err(|error| error.to_string())?;
         let known = seen.as_ref().map(Known::of);
         let since = rosters::since(&self.node, self.module.id).await;

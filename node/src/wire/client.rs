@@ -30,13 +30,12 @@ const IN_FLIGHT: usize = 32;
 /// Requests of one call that is too large for one request, at once.
 const SPLIT: usize = 4;
 
-/// One stream to one peer, hello done. Clones share it; it ends with the last of them.
+/// One stream to one peer. Clones share it; it ends with the last of them.
 #[derive(Clone, Debug)]
 pub struct PeerClient {
     asks: mpsc::Sender<Ask>,
     room: Arc<Semaphore>,
     shared: Arc<Shared>,
-    hello: Arc<Hello>,
 }
 
 /// What the handles and the two loops share.
@@ -68,8 +67,9 @@ struct Ask {
 }
 
 impl PeerClient {
-    /// Says hello on `stream` and keeps it going in a task of its own.
-    pub async fn connect<S>(stream: S, hello: Hello, deadlines: Deadlines) -> Result<Self, Error>
+    /// Says hello on `stream` and keeps it going in a task of its own. Requests follow the hello without waiting for its answer:
+    /// what is wrong with that ends the stream, and so all that was asked.
+    pub fn start<S>(stream: S, hello: Hello, deadlines: Deadlines) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -77,38 +77,31 @@ impl PeerClient {
         let (read, write) = stream.split();
         let mut reader = FrameReader::new(read, MAX_FRAME, deadlines.silence, shared.received.clone());
         let mut writer = FrameWriter::new(write, deadlines.silence, shared.sent.clone());
-        let greeting = async {
-            writer.send(&Frame::about_stream(Message::Hello(hello))).await?;
-            reader.next().await
-        };
-        let hello = match within(deadlines.hello, greeting).await?.message {
-            Message::HelloAck(hello) if hello.version == VERSION && hello.agent.len() <= rules::MAX_TEXT => hello,
-            other => return Err(refusal(other).unwrap_or(Error::Lie { what: "no hello" })),
-        };
         let (asks, mut asked) = mpsc::channel(IN_FLIGHT);
-        let client = Self {
-            asks,
-            room: Arc::new(Semaphore::new(usize::try_from(IN_FLIGHT_KIB).unwrap_or(usize::MAX))),
-            shared: shared.clone(),
-            hello: Arc::new(hello),
-        };
+        let room = Arc::new(Semaphore::new(usize::try_from(IN_FLIGHT_KIB).unwrap_or(usize::MAX)));
+        let client = Self { asks, room, shared: shared.clone() };
         tokio::spawn(async move {
             let (owe, owed) = mpsc::channel(IN_FLIGHT);
+            let reading = async {
+                within(deadlines.hello, greeted(&mut reader)).await?;
+                read_answers(&mut reader, owed).await
+            };
+            let writing = async {
+                writer.send(&Frame::about_stream(Message::Hello(hello))).await?;
+                write_requests(&mut writer, &mut asked, owe, &shared).await
+            };
             let end = tokio::select! {
-                end = write_requests(&mut writer, &mut asked, owe, &shared) => end,
-                end = read_answers(&mut reader, owed) => end,
+                // What the other side said last tells more than that it is gone.
+                biased;
+                end = reading => end,
+                end = writing => end,
             };
             // Set before the channel closes: that is what those who wait go by.
             let _ = shared.end.set(end.err().unwrap_or(Error::Closed));
             drop(asked);
             let _ = writer.close().await;
         });
-        Ok(client)
-    }
-
-    /// How the other side introduced itself.
-    pub fn hello(&self) -> &Hello {
-        &self.hello
+        client
     }
 
     /// Returns when the stream has ended.
@@ -315,6 +308,14 @@ fn refusal(message: Message) -> Option<Error> {
             })
         }
         _ => None,
+    }
+}
+
+/// Reads the answer to our hello.
+async fn greeted<R: AsyncRead + Unpin>(reader: &mut FrameReader<R>) -> Result<(), Error> {
+    match reader.next().await?.message {
+        Message::HelloAck(hello) if hello.version == VERSION && hello.agent.len() <= rules::MAX_TEXT => Ok(()),
+        other => Err(refusal(other).unwrap_or(Error::Lie { what: "no hello" })),
     }
 }
 

@@ -7,13 +7,14 @@ use libp2p::{
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
     dns,
     identity::Keypair,
-    kad, mdns, noise, ping,
+    kad, mdns, ping,
     swarm::{self, NetworkBehaviour, behaviour::toggle::Toggle},
     tcp,
 };
 
 use super::{
-    Config, DhtMode, address::Gate, crowd::Crowd, doorway::Doorway, gossip, muxer, store::Records, streams::Counters,
+    Config, DhtMode, address::Gate, crowd::Crowd, doorway::Doorway, gossip, muxer, noise, store::Records,
+    streams::Counters,
 };
 
 /// A connection that nobody uses is closed after this.
@@ -108,7 +109,7 @@ pub(super) fn transport(
         .or_transport(resolved(|| gate.guard(tcp())))
         .map(|either, _| either.into_inner())
         .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(key).map_err(io::Error::other)?)
+        .authenticate(noise::Upgrade::new(key.clone()))
         .multiplex(muxer::Upgrade)
         .timeout(SETUP)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
@@ -128,7 +129,10 @@ fn resolved<T>(inner: impl Fn() -> T) -> dns::tokio::Transport<T> {
 pub(super) fn swarm(key: &Keypair, own: &Config, counters: &Counters, gate: &Gate) -> io::Result<Swarm<Behaviour>> {
     let transport = transport(key, counters, gate)?;
     let behaviour = Behaviour::new(key, own)?;
-    let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+    // Lazily: a stream whose protocol is the only one proposed carries its first bytes along, a round trip earlier.
+    let config = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(IDLE)
+        .with_substream_upgrade_protocol_override(Version::V1Lazy);
     Ok(Swarm::new(transport, behaviour, key.public().to_peer_id(), config))
 }
 

@@ -11,9 +11,11 @@ mod events;
 mod gossip;
 mod lookup;
 mod muxer;
+mod noise;
 mod peers;
 mod revival;
 mod run;
+mod sealed;
 mod store;
 mod streams;
 #[cfg(test)]

@@ -18,11 +18,6 @@ use tokio::sync::mpsc;
 /// Streams that were opened by peers and not yet taken by the server.
 const WAITING_STREAMS: usize = 64;
 
-/// A read that brings at least this, and all that was asked for, has more behind it.
-const MUCH: usize = 4 << 10;
-/// Bytes read from a busy socket at once.
-const AHEAD: usize = 128 << 10;
-
 /// Streams that peers opened with the bulk protocol.
 pub type Incoming = mpsc::Receiver<(PeerId, Stream)>;
 
@@ -39,7 +34,7 @@ impl Counters {
 
     /// The same stream, counted.
     pub(super) fn count<S>(&self, inner: S) -> Counted<S> {
-        Counted { inner, counters: self.clone(), ahead: Vec::new(), filled: 0, taken: 0 }
+        Counted { inner, counters: self.clone() }
     }
 
     fn add(&self, bytes: &Poll<io::Result<usize>>, sent: bool) {
@@ -49,52 +44,17 @@ impl Counters {
     }
 }
 
-/// A byte stream under [`Counters`]. What reads from it takes 8 KiB at a time; a stream that has more than that is read ahead,
-/// so that one system call brings many of those. While nothing comes it holds no buffer.
+/// A byte stream under [`Counters`].
 pub(super) struct Counted<S> {
     inner: S,
     counters: Counters,
-    /// Empty while little comes.
-    ahead: Vec<u8>,
-    filled: usize,
-    taken: usize,
-}
-
-impl<S> Counted<S> {
-    /// Bytes read ahead, as many as fit.
-    fn take(&mut self, buffer: &mut [u8]) -> usize {
-        let rest = self.ahead.get(self.taken..self.filled).unwrap_or_default();
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        self.taken += count;
-        count
-    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        if this.taken < this.filled {
-            return Poll::Ready(Ok(this.take(buffer)));
-        }
-        let ahead = !this.ahead.is_empty();
-        let read = Pin::new(&mut this.inner).poll_read(context, if ahead { &mut this.ahead } else { buffer });
-        this.counters.add(&read, false);
-        match read {
-            Poll::Ready(Ok(count)) if ahead => {
-                (this.filled, this.taken) = (count, 0);
-                Poll::Ready(Ok(this.take(buffer)))
-            }
-            Poll::Ready(Ok(count)) if count == buffer.len() && count >= MUCH => {
-                this.ahead = vec![0; AHEAD];
-                read
-            }
-            Poll::Pending => {
-                (this.ahead, this.filled, this.taken) = (Vec::new(), 0, 0);
-                read
-            }
-            _ => read,
-        }
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        self.counters.add(&read, false);
+        read
     }
 }
 
@@ -142,34 +102,6 @@ pub(super) async fn take_in(mut streams: IncomingStreams, sender: mpsc::Sender<(
         };
         if sender.try_send((peer, stream)).is_err() {
             tracing::debug!(%peer, "too many streams wait: one dropped");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::{AsyncReadExt, executor::block_on, io::Cursor};
-
-    use super::*;
-
-    #[test]
-    fn reading_ahead_changes_no_byte_and_no_count() {
-        for length in [0, 1, MUCH - 1, MUCH, AHEAD - 1, AHEAD, AHEAD + 1, 3 * AHEAD + 77] {
-            for piece in [1, 100, MUCH, 8 << 10, 2 * AHEAD] {
-                let bytes: Vec<u8> = (0..=250).cycle().take(length).collect();
-                let counters = Counters::default();
-                let mut counted = counters.count(Cursor::new(bytes.clone()));
-                let (mut got, mut buffer) = (Vec::new(), vec![0; piece]);
-                loop {
-                    let count = block_on(counted.read(&mut buffer)).unwrap();
-                    if count == 0 {
-                        break;
-                    }
-                    got.extend_from_slice(&buffer[..count]);
-                }
-                assert!(got == bytes, "{length} bytes by {piece}");
-                assert_eq!(counters.read(), (length as u64, 0));
-            }
         }
     }
 }

@@ -20,7 +20,7 @@ async fn liar(requests: usize, answer: Vec<u8>) -> PeerClient {
         far.write_all(&answer).await.unwrap();
         std::future::pending::<()>().await;
     });
-    PeerClient::connect(near, Hello::ours(), QUICK).await.unwrap()
+    PeerClient::start(near, Hello::ours(), QUICK)
 }
 
 /// How a request for one file of 4 bytes fails. Whatever happened, the client must then be dead.

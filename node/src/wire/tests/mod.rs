@@ -163,5 +163,5 @@ fn duplex() -> (Compat<DuplexStream>, Compat<DuplexStream>) {
 async fn served(shelf: &Arc<Shelf>, deadlines: Deadlines) -> PeerClient {
     let (near, far) = duplex();
     tokio::spawn(serve_stream(far, PeerId::random(), shelf.clone(), Limits::new(deadlines)));
-    PeerClient::connect(near, Hello::ours(), deadlines).await.unwrap()
+    PeerClient::start(near, Hello::ours(), deadlines)
 }

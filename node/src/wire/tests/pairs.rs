@@ -106,7 +106,7 @@ async fn a_peer_over_its_allowance_is_told_when_to_come_back_and_whom_to_ask() {
     let (limits, peer, (near, far)) = (Limits::new(PATIENT), PeerId::random(), duplex());
     limits.gate(|gate, now| gate.admit(&peer, 1 << 50, now)).unwrap();
     tokio::spawn(serve_stream(far, peer, shelf, limits));
-    let client = PeerClient::connect(near, Hello::ours(), PATIENT).await.unwrap();
+    let client = PeerClient::start(near, Hello::ours(), PATIENT);
     let busy = client.batch(module(), &[(content(1), 1)]).await;
     let Err(Error::Busy { retry_after, peers }) = busy else { panic!("{busy:?}") };
     assert!(retry_after > Duration::from_secs(60));
@@ -119,7 +119,8 @@ async fn a_ninth_stream_is_busy_until_another_ends() {
     let open = || {
         let (near, far) = duplex();
         let served = tokio::spawn(serve_stream(far, peer, Arc::new(Shelf::default()), limits.clone()));
-        async move { (PeerClient::connect(near, Hello::ours(), PATIENT).await, served) }
+        let client = PeerClient::start(near, Hello::ours(), PATIENT);
+        async move { (client.have(module(), page_id(1)).await.map(|_| client), served) }
     };
     let mut clients = Vec::new();
     for _ in 0..8 {
