@@ -3,7 +3,7 @@
 //! it is set aside, an empty one takes its place and the next scan fills it, also while it is in use. Keys and marks are
 //! never kept here.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -63,7 +63,7 @@ pub enum IndexError {
 }
 
 /// What is known of the files of one directory: state and content when they were last read.
-pub type Directory = HashMap<Name, (Stamp, ContentId)>;
+pub type Directory = BTreeMap<Name, (Stamp, ContentId)>;
 
 /// One file of a directory's row: name, size, mtime, ctime, inode, device, content id.
 type Row = (serde_bytes::ByteBuf, u64, i64, i64, u64, u64, ByteArray<32>);
@@ -133,6 +133,16 @@ impl Index {
             self.touch(&key);
             row
         }))
+    }
+
+    /// Whether anything is stored for `cid`; if so, the next sweep leaves it.
+    pub fn has_page(&self, cid: &Cid) -> Result<bool, IndexError> {
+        let key = page_key(cid);
+        self.touch(&key);
+        match &self.rows {
+            Rows::Disk(disk) => disk.call(|database| Ok(database.contains_key(&key)?)),
+            Rows::Memory(rows) => Ok(rows.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key)),
+        }
     }
 
     /// Stores pages, all or none.
@@ -251,8 +261,7 @@ fn encode(known: &Directory) -> Result<Vec<u8>, IndexError> {
         let name = serde_bytes::ByteBuf::from(name.as_bytes());
         (name, stamp.size, stamp.mtime, stamp.ctime, stamp.ino, stamp.dev, ByteArray::new(id.0))
     };
-    let mut rows: Vec<Row> = known.iter().map(row).collect();
-    rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let rows: Vec<Row> = known.iter().map(row).collect();
     serde_ipld_dagcbor::to_vec(&rows).map_err(|error| IndexError::Database { what: error.to_string() })
 }
 

@@ -1,7 +1,7 @@
 //! One pass over a live directory: sorted, parallel, hashing what no cache knows; what cannot be read or does not hold
 //! still is named, never guessed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Seek};
@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use crate::manifest::ContentId;
 use crate::manifest::path::{Name, TreePath};
 use crate::store::files::{Dir, FileError, Kind, Stamp, Stat, escape};
+use crate::store::index::Directory;
 use crate::store::locate::DirCache;
 
 /// Directories that are worked on at once; bounds open descriptors.
@@ -33,7 +34,7 @@ const MODE: u16 = 0o1777;
 /// Where content ids come from: the cache before, the bytes otherwise.
 pub trait Hasher: Sync {
     /// What was known of the files in `dir`, by name; asked once a directory.
-    fn known(&self, dir: &TreePath) -> HashMap<Name, (Stamp, ContentId)>;
+    fn known(&self, dir: &TreePath) -> Directory;
 
     /// Reads all of `file`.
     fn hash(&self, file: &File, stat: &Stat) -> io::Result<ContentId>;
@@ -73,6 +74,8 @@ pub struct ScannedDir {
     pub mtime: i64,
     /// Sorted by name bytes.
     pub entries: Vec<ScannedEntry>,
+    /// What was known of its files is just what was found.
+    pub known: bool,
 }
 
 /// A name in a directory.
@@ -205,7 +208,8 @@ impl Scan<'_> {
                 Err(problem) => listing.problems.push(problem),
             }
         }
-        listing.dir = Some(ScannedDir { mode: own.mode & MODE, mtime: own.stamp.mtime, entries });
+        let known = known.iter().map(|(name, (stamp, id))| (name, *stamp, *id)).eq(entries.iter().filter_map(settled));
+        listing.dir = Some(ScannedDir { mode: own.mode & MODE, mtime: own.stamp.mtime, entries, known });
         Ok(listing)
     }
 
@@ -214,7 +218,7 @@ impl Scan<'_> {
         &self,
         parent: &TreePath,
         dir: &Dir,
-        known: &HashMap<Name, (Stamp, ContentId)>,
+        known: &Directory,
         bytes: Vec<u8>,
     ) -> Result<Option<(ScannedEntry, Option<TreePath>)>, Problem> {
         let problem = |kind| Problem { dir: parent.clone(), name: bytes.clone(), kind };
@@ -233,7 +237,8 @@ impl Scan<'_> {
             Kind::Special => return Err(problem(ProblemKind::Special)),
             Kind::Symlink => (stat, ScannedNode::Symlink { target: dir.read_link(&bytes).map_err(failed)? }, None),
             Kind::Dir => {
-                let empty = ScannedDir { mode: stat.mode & MODE, mtime: stat.stamp.mtime, entries: Vec::new() };
+                let (mode, mtime) = (stat.mode & MODE, stat.stamp.mtime);
+                let empty = ScannedDir { mode, mtime, entries: Vec::new(), known: false };
                 (stat, ScannedNode::Dir(empty), Some(path))
             }
             Kind::File => {
@@ -283,17 +288,27 @@ impl Scanned {
 }
 
 /// Recursion is bounded by the depth of a [`TreePath`].
-fn collect_links(dir: &ScannedDir, path: &TreePath, groups: &mut BTreeMap<(u64, u64), Vec<TreePath>>) {
+fn collect_links(dir: &ScannedDir, at: &TreePath, groups: &mut BTreeMap<(u64, u64), Vec<TreePath>>) {
     for entry in &dir.entries {
+        let several = match &entry.node {
+            ScannedNode::Dir(_) => true,
+            ScannedNode::File { .. } => entry.stat.links > 1,
+            ScannedNode::Symlink { .. } => false,
+        };
         // Every path was joined once before.
-        let Ok(path) = path.join(&entry.name) else { continue };
+        let Some(path) = several.then(|| at.join(&entry.name).ok()).flatten() else { continue };
         match &entry.node {
             ScannedNode::Dir(below) => collect_links(below, &path, groups),
-            ScannedNode::File { .. } if entry.stat.links > 1 => {
-                groups.entry((entry.stat.stamp.dev, entry.stat.stamp.ino)).or_default().push(path);
-            }
-            _ => {}
+            _ => groups.entry((entry.stat.stamp.dev, entry.stat.stamp.ino)).or_default().push(path),
         }
+    }
+}
+
+/// What may be known of an entry the next time: state and content of a file that has been still for long enough.
+pub fn settled(entry: &ScannedEntry) -> Option<(&Name, Stamp, ContentId)> {
+    match entry.node {
+        ScannedNode::File { id: Some(id), racy: false } => Some((&entry.name, entry.stat.stamp, id)),
+        _ => None,
     }
 }
 
@@ -332,7 +347,7 @@ fn assemble(mut found: Vec<Listing>, places: &[(usize, usize)]) -> ScannedDir {
         }
     }
     let top = found.pop().and_then(|listing| listing.dir);
-    let top = top.unwrap_or(ScannedDir { mode: 0, mtime: 0, entries: Vec::new() });
+    let top = top.unwrap_or(ScannedDir { mode: 0, mtime: 0, entries: Vec::new(), known: false });
     without(top, unread.pop().unwrap_or_default())
 }
 

@@ -284,7 +284,7 @@ struct Known<'a> {
 }
 
 impl Hasher for Known<'_> {
-    fn known(&self, dir: &TreePath) -> HashMap<Name, (Stamp, ContentId)> {
+    fn known(&self, dir: &TreePath) -> Directory {
         self.index.directory(self.tree, dir).unwrap_or_default()
     }
 

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cid::Cid;
+use rayon::prelude::*;
 use tracker_less::record::{CheckedBundle, Generation, Head};
 
 use super::dest::nanos_now;
@@ -20,10 +22,10 @@ use crate::manifest::path::{Name, TreePath};
 use crate::manifest::select::Selector;
 use crate::manifest::tree::{TreeError, build_directory};
 use crate::manifest::walk::Walk;
-use crate::store::files::{Dir, Stamp, Stat};
+use crate::store::files::{Dir, Stat};
 use crate::store::index::{Directory, Index};
 use crate::store::proof;
-use crate::store::scan::{Hasher, Problem, ProblemKind, Scan, Scanned, ScannedDir, ScannedEntry, ScannedNode};
+use crate::store::scan::{Hasher, Problem, ProblemKind, Scan, Scanned, ScannedDir, ScannedEntry, ScannedNode, settled};
 use crate::store::state::Registration;
 
 /// A tree that lost more than this share (percent) of its entries or bytes is not published without a word from the user.
@@ -163,8 +165,8 @@ pub fn survey(index: &Index, path: &Path) -> Result<Cid, SyncError> {
 struct Plain;
 
 impl Hasher for Plain {
-    fn known(&self, _: &TreePath) -> HashMap<Name, (Stamp, ContentId)> {
-        HashMap::new()
+    fn known(&self, _: &TreePath) -> Directory {
+        Directory::new()
     }
 
     fn hash(&self, file: &File, _: &Stat) -> io::Result<ContentId> {
@@ -182,7 +184,7 @@ struct Reader<'a> {
 }
 
 impl Hasher for Reader<'_> {
-    fn known(&self, dir: &TreePath) -> HashMap<Name, (Stamp, ContentId)> {
+    fn known(&self, dir: &TreePath) -> Directory {
         self.index.directory(self.tree, dir).unwrap_or_default()
     }
 
@@ -215,60 +217,82 @@ fn write_tree(
     late: &[String],
     unofficial: Option<String>,
 ) -> Result<(Cid, DirLink, u64), SyncError> {
-    let mut writer = Writer { index, labels: label_hard_links(scanned), batch: Vec::new(), files: 0 };
+    let writer = Writer { index, labels: label_hard_links(scanned), batch: Mutex::default(), files: AtomicU64::new(0) };
     let tree = writer.directory(&scanned.root, &TreePath::root())?;
     let (mode, mtime) = (scanned.root.mode, scanned.root.mtime);
     let node = RootNode { mode, mtime, unofficial, late: late.to_vec(), tree: tree.clone() };
     let (root, bytes) = node.encode().ok_or(TreeError::TooLarge)?;
-    writer.batch.push((root, bytes));
-    writer.flush()?;
-    Ok((root, tree, writer.files))
+    writer.put(vec![(root, bytes)])?;
+    let rest = std::mem::take(&mut *writer.batch());
+    writer.write(rest)?;
+    Ok((root, tree, writer.files.into_inner()))
 }
 
 struct Writer<'a> {
     index: &'a Index,
     labels: HashMap<TreePath, u32>,
-    batch: Vec<(Cid, Vec<u8>)>,
-    files: u64,
+    batch: Mutex<Vec<(Cid, Vec<u8>)>>,
+    files: AtomicU64,
 }
 
 impl Writer<'_> {
-    fn directory(&mut self, dir: &ScannedDir, at: &TreePath) -> Result<DirLink, SyncError> {
-        let mut entries = Vec::with_capacity(dir.entries.len());
-        for scanned in &dir.entries {
-            let Ok(path) = at.join(&scanned.name) else { continue };
-            if let Some(node) = self.node(scanned, &path)? {
-                let (name, mtime) = (scanned.name.clone(), scanned.stat.stamp.mtime);
-                entries.push(Entry { name, mode: scanned.mode, mtime, node });
-            }
-        }
-        let link = build_directory(entries, &mut |cid, bytes| self.batch.push((cid, bytes)))?;
-        if self.batch.len() >= PAGE_BATCH {
-            self.flush()?;
-        }
+    /// Directories below one stand beside each other: they are built on all cores.
+    fn directory(&self, dir: &ScannedDir, at: &TreePath) -> Result<DirLink, SyncError> {
+        let entry = |scanned| self.entry(scanned, at).transpose();
+        let below = dir.entries.iter().any(|entry| matches!(entry.node, ScannedNode::Dir(_)));
+        let entries: Result<Vec<Entry>, SyncError> = match below {
+            true => dir.entries.par_iter().filter_map(entry).collect(),
+            false => dir.entries.iter().filter_map(entry).collect(),
+        };
+        let mut pages = Vec::new();
+        let link = build_directory(entries?, &mut |cid, bytes| pages.push((cid, bytes)))?;
+        self.put(pages)?;
         Ok(link)
     }
 
-    fn node(&mut self, scanned: &ScannedEntry, path: &TreePath) -> Result<Option<Kind>, SyncError> {
-        Ok(match &scanned.node {
+    fn entry(&self, scanned: &ScannedEntry, at: &TreePath) -> Result<Option<Entry>, SyncError> {
+        let path = || at.join(&scanned.name).ok();
+        let node = match &scanned.node {
             ScannedNode::File { id: Some(id), .. } => {
-                self.files += 1;
-                let link = self.labels.get(path).copied().unwrap_or(0);
-                Some(Kind::File { size: scanned.stat.stamp.size, id: *id, link })
+                self.files.fetch_add(1, Ordering::Relaxed);
+                let label = (scanned.stat.links > 1).then(path).flatten().and_then(|path| self.labels.get(&path));
+                Kind::File { size: scanned.stat.stamp.size, id: *id, link: label.copied().unwrap_or(0) }
             }
-            ScannedNode::File { id: None, .. } => None,
-            ScannedNode::Dir(below) => Some(Kind::Dir(self.directory(below, path)?)),
-            ScannedNode::Symlink { target } if target.len() <= MAX_TARGET => {
-                Some(Kind::Symlink { target: target.clone() })
-            }
-            ScannedNode::Symlink { .. } => None,
-        })
+            ScannedNode::Dir(below) => match path() {
+                Some(path) => Kind::Dir(self.directory(below, &path)?),
+                None => return Ok(None),
+            },
+            ScannedNode::Symlink { target } if target.len() <= MAX_TARGET => Kind::Symlink { target: target.clone() },
+            ScannedNode::File { id: None, .. } | ScannedNode::Symlink { .. } => return Ok(None),
+        };
+        let (name, mtime) = (scanned.name.clone(), scanned.stat.stamp.mtime);
+        Ok(Some(Entry { name, mode: scanned.mode, mtime, node }))
     }
 
-    fn flush(&mut self) -> Result<(), SyncError> {
-        self.index.put_pages(self.batch.iter().map(|(cid, bytes)| (cid, bytes.as_slice())))?;
-        self.batch.clear();
-        Ok(())
+    fn batch(&self) -> MutexGuard<'_, Vec<(Cid, Vec<u8>)>> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gathers pages, and writes them once they are many.
+    fn put(&self, pages: Vec<(Cid, Vec<u8>)>) -> Result<(), SyncError> {
+        let mut batch = self.batch();
+        batch.extend(pages);
+        let full = if batch.len() >= PAGE_BATCH { std::mem::take(&mut *batch) } else { Vec::new() };
+        drop(batch);
+        self.write(full)
+    }
+
+    /// Writes what is not there yet: of a tree that hardly changed, hardly anything.
+    fn write(&self, mut pages: Vec<(Cid, Vec<u8>)>) -> Result<(), SyncError> {
+        let mut failed = None;
+        pages.retain(|(cid, _)| match self.index.has_page(cid) {
+            Ok(there) => !there,
+            Err(error) => failed.replace(error).is_some(),
+        });
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        Ok(self.index.put_pages(pages.iter().map(|(cid, bytes)| (cid, bytes.as_slice())))?)
     }
 }
 
@@ -409,30 +433,21 @@ fn sign(signer: &Signer, request: &Request, from: &Former, head: &Head) -> Resul
 fn remember(index: &Index, tree: &[u8], scanned: &Scanned) -> Result<(), SyncError> {
     let mut rows: BTreeMap<TreePath, Directory> = BTreeMap::new();
     collect(&scanned.root, &TreePath::root(), &mut rows);
-    let mut pending: Vec<(&TreePath, &Directory)> = Vec::new();
-    for (path, row) in &rows {
-        if index.directory(tree, path)? != *row {
-            pending.push((path, row));
-        }
-    }
-    index.put_directories(tree, pending)?;
+    index.put_directories(tree, &rows)?;
     Ok(index.flush()?)
 }
 
+/// The rows of the directories of which something else is known.
 fn collect(dir: &ScannedDir, at: &TreePath, rows: &mut BTreeMap<TreePath, Directory>) {
-    let mut row = Directory::new();
     for entry in &dir.entries {
-        match &entry.node {
-            ScannedNode::File { id: Some(id), racy: false } => {
-                row.insert(entry.name.clone(), (entry.stat.stamp, *id));
-            }
-            ScannedNode::Dir(below) => {
-                if let Ok(path) = at.join(&entry.name) {
-                    collect(below, &path, rows);
-                }
-            }
-            _ => {}
+        if let ScannedNode::Dir(below) = &entry.node
+            && let Ok(path) = at.join(&entry.name)
+        {
+            collect(below, &path, rows);
         }
     }
-    rows.insert(at.clone(), row);
+    if !dir.known {
+        let row = dir.entries.iter().filter_map(settled).map(|(name, stamp, id)| (name.clone(), (stamp, id)));
+        rows.insert(at.clone(), row.collect());
+    }
 }

@@ -14,13 +14,13 @@ const LATER: i64 = i64::MAX;
 /// BLAKE3, with what is known, and something that happens at every hash.
 #[derive(Default)]
 struct Plain {
-    known: HashMap<Name, (Stamp, ContentId)>,
+    known: Directory,
     reads: Mutex<u32>,
     meanwhile: Option<Box<dyn Fn(u32) + Send + Sync>>,
 }
 
 impl Hasher for Plain {
-    fn known(&self, _dir: &TreePath) -> HashMap<Name, (Stamp, ContentId)> {
+    fn known(&self, _dir: &TreePath) -> Directory {
         self.known.clone()
     }
 
@@ -147,8 +147,8 @@ fn halves_of_two_states_with_one_stamp_are_no_content() {
         reads: Mutex<u32>,
     }
     impl Hasher for Overtaken {
-        fn known(&self, _: &TreePath) -> HashMap<Name, (Stamp, ContentId)> {
-            HashMap::new()
+        fn known(&self, _: &TreePath) -> Directory {
+            Directory::new()
         }
 
         fn hash(&self, _: &File, _: &Stat) -> io::Result<ContentId> {
@@ -183,8 +183,8 @@ fn a_file_that_never_settles_is_left_out() {
 fn a_file_that_cannot_be_read_is_named() {
     struct Broken;
     impl Hasher for Broken {
-        fn known(&self, _dir: &TreePath) -> HashMap<Name, (Stamp, ContentId)> {
-            HashMap::new()
+        fn known(&self, _dir: &TreePath) -> Directory {
+            Directory::new()
         }
 
         fn hash(&self, _file: &File, _stat: &Stat) -> io::Result<ContentId> {
@@ -251,7 +251,7 @@ fn known_files_are_not_read_and_others_only_if_asked() {
     let root = Dir::open(temp.path()).unwrap();
     let stat = root.stat("f").unwrap();
     let name = Name::new(b"f").unwrap();
-    let known = |stamp| Plain { known: HashMap::from([(name.clone(), (stamp, id(b"cached")))]), ..Plain::default() };
+    let known = |stamp| Plain { known: Directory::from([(name.clone(), (stamp, id(b"cached")))]), ..Plain::default() };
     let ids = |hasher: &Plain, read| {
         first_id(&Scan { root: &root, hasher, read, wanted: &|_, _| true, started: 0 }.run().unwrap())
     };
