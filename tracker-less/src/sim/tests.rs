@@ -87,7 +87,8 @@ fn a_new_head_reaches_everybody_within_a_few_rounds() {
             "{} nodes: half after {half} ms, 99 % after {most} ms and {rounds} rounds, {copies:.1} copies a node",
             world.nodes.len()
         );
-        assert!(most <= 10_000 && rounds <= 12, "{most} ms, {rounds} rounds");
+        // The way that is fastest in time is not the one with the fewest hops.
+        assert!(most <= 10_000 && rounds <= 20, "{most} ms, {rounds} rounds");
         assert!(copies <= 24.0, "{copies} copies a node");
         // Who mirrors has it, and nobody else says so.
         assert!((1..=10).all(|at| newest(&world, at) == Some(generation(2))));
