@@ -277,7 +277,7 @@ fn nomination(bundle: &CheckedBundle, now: u64) -> Nomination {
 async fn tell(swarm: &Swarm, node: &crate::util::Node, nomination: CheckedNomination) {
     let peer = node.peer_id().parse().expect("an id");
     let stream = swarm.open(peer).await.expect("a stream");
-    let client = PeerClient::connect(stream, Hello::ours(), Deadlines::default()).await.expect("hello");
+    let client = PeerClient::start(stream, Hello::ours(), Deadlines::default());
     let told = Told { bundle: None, nominations: vec![nomination.bytes().to_vec().into()] };
     client.head(nomination.nomination().module, None, Some(told), 0, 0).await.expect("an answer");
 }

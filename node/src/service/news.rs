@@ -74,7 +74,7 @@ async fn bring(node: &Node, roster: &CheckedRoster) {
     for peer in [roster.tracker()].into_iter().chain(others).filter(|peer| *peer != node.swarm.peer_id()) {
         let Ok(stream) = node.swarm.open(peer).await else { continue };
         let list = async {
-            let client = PeerClient::connect(stream, Hello::ours(), Deadlines::default()).await?;
+            let client = PeerClient::start(stream, Hello::ours(), Deadlines::default());
             let pages = client.pages(roster.roster().module, &[roster.roster().list]).await?;
             Ok::<_, Error>(pages.into_iter().next().flatten())
         };

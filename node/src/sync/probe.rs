@@ -51,7 +51,7 @@ async fn attempt(node: &Node, probe: &Probe) -> Result<Option<Outcome>, Error> {
         let _ = node.swarm.connect(probe.peer, probe.addresses.clone()).await;
     }
     let stream = node.swarm.open(probe.peer).await.map_err(|_| Error::Closed)?;
-    let client = PeerClient::connect(stream, Hello::ours(), Deadlines::default()).await?;
+    let client = PeerClient::start(stream, Hello::ours(), Deadlines::default());
     let reply = client.head(probe.module, None, None, 0, u64::MAX).await?;
     let held = reply.holds.iter().find(|held| held.generation() == probe.generation && held.root == probe.root);
     let Some(held) = held.filter(|held| held.whole || probe.coverage != Coverage::WHOLE) else {
