@@ -9,7 +9,7 @@ use crate::util::{Tree, facts};
 /// or `path/ mode`.
 type Row = (&'static str, &'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str]);
 
-const ROWS: [Row; 22] = [
+const ROWS: [Row; 25] = [
     (
         "a file whose old name is protected is copied, not moved",
         "-a --delete --filter=-p_core",
@@ -115,6 +115,15 @@ const ROWS: [Row; 22] = [
     ),
     ("a source by way of a symlink", "-a", &[], &["real/x one", "link -> real"], &["link/"]),
     ("directories make room by force", "-a --force", &["a/b/c old", "d/x old"], &["a file", "d/y new"], &[""]),
+    (
+        "a file that makes room for a directory is backed up as it was",
+        "-a -b",
+        &["core old 600"],
+        &["core/a new"],
+        &[""],
+    ),
+    ("of several sources one is missing", "-a", &[], &["a x", "b y"], &["a", "none", "b"]),
+    ("a directory of directories is in the way", "-a", &["a/b/c old"], &["d/a file"], &["d/a"]),
     ("directories are passed over", "-lpt", &[], &["a/b x", "c x"], &["a", "c", ""]),
 ];
 

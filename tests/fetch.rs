@@ -300,7 +300,9 @@ fn the_destination_itself_may_be_a_symlink() {
 fn unknown_things_have_codes_of_their_own() {
     let scene = Scene::new(|tree| tree.file("a", "a"));
     let (client, dest) = (&scene.client, scene.lab.path("copy"));
-    client.run(&[&"fetch", &scene.below("nothing/here"), &dest]).expect(23);
+    for path in ["nothing/here", "nothing"] {
+        client.run(&[&"fetch", &scene.below(path), &dest]).expect(23);
+    }
     let other = scene.node.link(&scene.published.reference.replace("/tree", "/other"));
     client.run(&[&"fetch", &other, &dest]).expect(40);
     let no_id = "murmir://k51nonsense/tree";

@@ -292,12 +292,11 @@ struct Area {
 
 impl Area {
     fn of(request: &Request, tree: &Selected) -> Self {
-        let deletes = request.rules.delete || request.rules.force;
         let listed = tree
             .entries
             .iter()
-            // Where something else stands in the place of a directory, that goes whole.
-            .filter(|item| if item.entry.is_dir() { item.listed && request.rules.delete } else { deletes })
+            // A directory that stands in the place of a file is looked at whole: it may have to go, or be told of.
+            .filter(|item| !item.entry.is_dir() || (item.listed && request.rules.delete))
             .map(|item| item.path.clone());
         let mut listed: HashSet<TreePath> = listed.collect();
         if request.rules.delete && request.lists_root() {

@@ -7,7 +7,7 @@ use super::backup::Backups;
 use super::plan::{Backup, Change, LocalKind, Origin, Plan, Step};
 use crate::manifest::ContentId;
 use crate::manifest::path::{Name, TreePath};
-use crate::store::files::{Dir, FileError, clone_file};
+use crate::store::files::{Dir, FileError, Kind, Stat, clone_file};
 use crate::store::locate::{DirCache, locate};
 use crate::store::stage::Stage;
 
@@ -84,7 +84,8 @@ impl Placing<'_> {
                 continue;
             }
             let Ok((dir, name)) = locate(self.root, &parent) else { continue };
-            if dir.stat(&name).is_ok_and(|stat| stat.mode & WORKING_MODE != WORKING_MODE) {
+            let is_shut = |stat: Stat| stat.kind == Kind::Dir && stat.mode & WORKING_MODE != WORKING_MODE;
+            if dir.stat(&name).is_ok_and(is_shut) {
                 guard(placed, &parent, dir.set_mode(&name, WORKING_MODE))?;
             }
         }

@@ -63,20 +63,26 @@ pub fn selected(node: &Node, request: &Request, bundle: &CheckedBundle) -> Resul
     for select in request.selectors() {
         let entries = entries(node, request, select, bundle.root(), &mut all.broken)?;
         let top = top(&node.index, &request.module, select, bundle.root())?;
-        if !request.selection.recursive && !request.selection.dirs && request.selection.names.is_none() {
-            all.unlisted.extend(unlisted(node, request, select, bundle.root())?);
-        }
+        let wants_dirs = request.selection.recursive || request.selection.dirs || request.selection.names.is_some();
+        let passed_over = if wants_dirs { None } else { unlisted(node, request, select, bundle.root())? };
         let named = select.only().is_some() || !select.base().is_root();
-        if entries.is_empty() && named && !select.has_rules() && top.is_none() {
+        let is_there = top.is_some() || passed_over.is_some() || !all.broken.is_empty();
+        all.unlisted.extend(passed_over);
+        if entries.is_empty() && named && !select.has_rules() && !is_there {
             let path = select
                 .only()
                 .map_or_else(|| select.base().to_string(), |name| format!("{}/{}", select.base(), escape(name)));
-            return Err(SyncError::UnknownPath { path: path.trim_start_matches('/').to_owned() });
+            let path = path.trim_start_matches('/').to_owned();
+            // One of several: the others are brought.
+            match TreePath::new(path.as_bytes()) {
+                Ok(path) if !request.more.is_empty() => all.missing.push(path),
+                _ => return Err(SyncError::UnknownPath { path }),
+            }
         }
         all.top = all.top.or(top.filter(|_| select.lists(select.base())));
         entries.into_iter().for_each(|item| merge(&mut all.entries, &mut places, item));
     }
-    all.missing = missing(node, request, &all.entries, bundle.root());
+    all.missing.extend(missing(node, request, &all.entries, bundle.root()));
     Ok(all)
 }
 
@@ -155,15 +161,15 @@ fn missing(node: &Node, request: &Request, entries: &[Remote], root: &Cid) -> Ve
 /// The tree is refused, or the index fails.
 pub fn top(index: &Index, module: &ModuleRef, select: &Selector, root: &Cid) -> Result<Option<Entry>, SyncError> {
     let refuse = |error| SyncError::tree(module, error);
+    if select.only().is_some() {
+        return Ok(None);
+    }
     let Some(name) = select.base().name() else {
         let node = root_node(index, root).map_err(refuse)?;
         // The root has no name; any will do.
         let Ok(name) = Name::new(OWN_DIR) else { return Ok(None) };
         return Ok(Some(Entry { name, mode: node.mode, mtime: node.mtime, node: EntryKind::Dir(node.tree) }));
     };
-    if select.only().is_some() {
-        return Ok(None);
-    }
     let above = select.base().parent().unwrap_or_default();
     let itself = Selector::places(above, [(name.as_bytes().to_vec(), Depth::Itself)], false).with_follow(Follow::Dirs);
     let mut walk = Walk::new(index, root, &itself).map_err(refuse)?;

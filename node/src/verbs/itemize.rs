@@ -69,10 +69,13 @@ pub fn letters(step: &Step, rules: &Rules) -> String {
 }
 
 fn changes(step: &Step, rules: &Rules, content: bool, size: bool) -> Option<Changes> {
-    let old = step.replaces.as_ref().or(step.beside.as_ref())?;
+    let old = step.beside.as_ref().or(step.replaces.as_ref())?;
     let is_link = matches!(old.kind, LocalKind::Symlink(_));
     let moved = matches!(step.change, Change::File { .. } | Change::Symlink(_) | Change::Link { .. });
-    let time = rules.times && step.mtime.is_some_and(|mtime| rules.times_differ(old.mtime, mtime));
+    // A symlink made anew has a new time, unless it is set.
+    let time =
+        step.mtime.map_or(matches!(step.change, Change::Symlink(_)), |mtime| rules.times_differ(old.mtime, mtime));
+    let time = time && rules.times;
     let perms = !is_link && old.mode != step.mode && (step.replaces.is_some() || rules.perms);
     Some(Changes { content, size, time, now: moved && !rules.times, perms })
 }

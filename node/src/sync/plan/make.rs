@@ -280,7 +280,9 @@ impl<'a> Planner<'a> {
         let there = bases.filter_map(|(_, tree)| tree.get(&item.path));
         let is_kind = |there: &&Local| discriminant(&there.kind) == discriminant(&kind_of(item));
         let best = there.filter(is_kind).rev().max_by_key(|there| (is_like(there), !self.differs(there, item)));
-        let beside = best.filter(|_| !self.local.contains_key(&item.path)).cloned();
+        let stands =
+            self.local.get(&item.path).is_some_and(|old| discriminant(&old.kind) == discriminant(&kind_of(item)));
+        let beside = best.filter(|_| !stands).cloned();
         self.push(item, change);
         if let Some(step) = self.plan.steps.last_mut() {
             step.beside = beside;
@@ -383,6 +385,8 @@ impl<'a> Planner<'a> {
         }
         self.push(item, Change::File { id, size, origin, number: item.number });
         if let (Some(step), Some(basis)) = (self.plan.steps.last_mut(), basis) {
+            // Without -p a new file takes after what it is like.
+            step.mode = self.rules.mode(&item.entry, step.replaces.as_ref().or(Some(basis.local)));
             step.beside = Some(basis.local.clone());
         }
     }
