@@ -63,8 +63,10 @@ impl Bringing<'_> {
         let start = Instant::now();
         let trackers = report.bundle.charter().trackers.clone();
         let download = download.throttled(self.request.bwlimit).choosing(self.request.choice, trackers);
+        // On the heap: with everything around it, it would be too large for the stack of a worker.
+        let download = Box::pin(download.run(sources, finder));
         let rows = tokio::select! {
-            rows = download.run(sources, finder) => rows,
+            rows = download => rows,
             never = self.nominate(&report.bundle) => match never {},
         };
         shelf.set_arriving(module, None);

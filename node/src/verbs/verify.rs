@@ -253,5 +253,5 @@ async fn repair(service: &Service, wish: &Verify, standing: &Standing, out: &Out
         force_delete: true,
         ..Pass::default()
     };
-    super::pass::pass(service, pass, out).await.map(drop)
+    Box::pin(super::pass::pass(service, pass, out)).await.map(drop)
 }
