@@ -57,13 +57,14 @@ impl Target<'_> {
 
     fn once(&self, input: &[u8], check: &impl Fn(&[u8]) -> bool) -> bool {
         let allowed = MEMORY_FACTOR * input.len() + MEMORY_BASE + self.spare;
-        let before = MEMORY.current_usage();
-        MEMORY.reset_peak_usage();
         let start = Instant::now();
-        let accepted = self.caught(input, check);
+        let (accepted, peak) = self.measured(input, check);
         let took = start.elapsed();
-        let peak = MEMORY.peak_usage().saturating_sub(before);
-        assert!(peak <= allowed, "{}: {peak} bytes of memory, {allowed} allowed: {}", self.name, shown(input));
+        if peak > allowed {
+            // The test harness takes memory of its own meanwhile: the least of some tries counts.
+            let best = (0..TRIES).map(|_| self.measured(input, check).1).min().unwrap_or(peak);
+            assert!(best <= allowed, "{}: {best} bytes of memory, {allowed} allowed: {}", self.name, shown(input));
+        }
         let time = TIME * self.slow;
         if took > time {
             let again = (0..TRIES).map(|_| {
@@ -75,6 +76,14 @@ impl Target<'_> {
             assert!(best <= time, "{}: {best:?}: {}", self.name, shown(input));
         }
         accepted
+    }
+
+    /// Whether the input is accepted, and the most memory that was taken meanwhile, bytes.
+    fn measured(&self, input: &[u8], check: &impl Fn(&[u8]) -> bool) -> (bool, usize) {
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        let accepted = self.caught(input, check);
+        (accepted, MEMORY.peak_usage().saturating_sub(before))
     }
 
     fn caught(&self, input: &[u8], check: &impl Fn(&[u8]) -> bool) -> bool {

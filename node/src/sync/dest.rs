@@ -76,9 +76,7 @@ impl Destination {
             let root = Dir::open(Path::new("/"))?;
             return Ok(Self { root, path, is_new, lock: None });
         }
-        if is_new {
-            make(&path, request.mkpath)?;
-        }
+        let is_new = is_new && make(&path, request.mkpath)?;
         let root = Dir::open(&path)?;
         let lock = File::open(&path).map_err(|error| FileError::new("open", &path, error))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
@@ -336,9 +334,13 @@ fn refuse_precious(request: &Request) -> Result<(), SyncError> {
     Ok(())
 }
 
-fn make(path: &Path, parents: bool) -> Result<(), SyncError> {
-    let made = if parents { std::fs::create_dir_all(path) } else { std::fs::create_dir(path) };
-    Ok(made.map_err(|error| FileError::new("make directory", path, error))?)
+/// Makes a directory; false where another run was faster.
+fn make(path: &Path, parents: bool) -> Result<bool, SyncError> {
+    match if parents { std::fs::create_dir_all(path) } else { std::fs::create_dir(path) } {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
+        Err(error) => Err(FileError::new("make directory", path, error).into()),
+    }
 }
 
 fn remove_below(dir: &Dir, name: &[u8]) -> Result<(), FileError> {
