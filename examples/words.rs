@@ -54,6 +54,7 @@ fn config(seed: u8, peers: Vec<libp2p::Multiaddr>) -> Result<net::Config, Box<dy
         dht: DhtMode::Off,
         gossip: true,
         mdns: false,
+        names: None,
         bulk: StreamProtocol::new("/words/1"),
         records: net::Saved::default(),
     })

@@ -29,6 +29,7 @@ mod mirrors;
 mod nominate;
 mod partial;
 mod publish;
+mod quic;
 mod rsync;
 mod sources;
 mod swarm;

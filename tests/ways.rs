@@ -13,7 +13,7 @@ use murmir::wire::Provider;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::util::{Lab, Published, Tree, assert_same, until};
+use crate::util::{Lab, Published, Tree, assert_same, free_port, name_server, until};
 
 /// Nodes that hold nothing, and mirrors: twelve with the origin.
 const PLAIN: usize = 2;
@@ -205,4 +205,37 @@ fn without_gossip_the_dht_leads_to_the_mirrors() {
     let done = town.visit("newcomer", &ways[..1], &[], "tree-of-newcomer").unwrap();
     town.assert_came("tree-of-newcomer");
     assert!(!peers_of(&done).is_empty());
+}
+
+#[test]
+fn a_name_in_dns_leads_there() {
+    let lab = Lab::new();
+    let (origin, tree) = (lab.machine("o"), Tree::new(lab.path("tree")));
+    tree.sampler();
+    let node = origin.serve(&[&"--no-dht"]);
+    let published = origin.publish(tree.root());
+    let here = format!("dnsaddr={}", node.address());
+    let gone = format!("dnsaddr=/ip4/127.0.0.1/tcp/{}/p2p/{}", free_port(), node.peer_id());
+    let further = format!("dnsaddr=/dnsaddr/ways.test/p2p/{}", node.peer_id());
+    let names = name_server(&[
+        ("_dnsaddr.ways.test.", &["v=spf1 -all", "dnsaddr=", "dnsaddr=nonsense", &here, &gone]),
+        ("_dnsaddr.further.test.", &[&further]),
+    ]);
+    let ask = |name: &str, way: &str| {
+        let machine = lab.machine(name);
+        let (names, dest) = (names.to_string(), lab.path(&format!("{name}-tree")));
+        let words = ["--name-server", &names, "--no-dht", "--peer", way, "fetch", &published.reference];
+        let mut words: Vec<&dyn AsRef<std::ffi::OsStr>> = words.iter().map(|word| word as _).collect();
+        words.push(&dest);
+        (machine.run(&words), dest)
+    };
+    let way = format!("/dnsaddr/further.test/p2p/{}", node.peer_id());
+    for (name, way) in [("one", "/dnsaddr/ways.test"), ("two", way.as_str())] {
+        let (run, dest) = ask(name, way);
+        run.expect(0);
+        assert_same(tree.root(), &dest);
+    }
+    let (run, _) = ask("three", "/dnsaddr/nosuch.test");
+    let run = run.expect(10);
+    assert!(run.stderr.contains("/dnsaddr/nosuch.test: "), "what was tried: {}", run.stderr);
 }

@@ -1,5 +1,6 @@
 //! Settings: flag, environment, user's file, system's file, default, in this order.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use libp2p::Multiaddr;
@@ -12,10 +13,13 @@ use crate::store::state::State;
 
 /// The port of a serving node.
 const PORT: u16 = 4741;
+/// The port of a name server.
+const NAMES_PORT: u16 = 53;
 /// Largest settings file, bytes.
 const MAX_FILE: u64 = 1 << 20;
 /// Every key of the file, for the nearest name of a mistyped one.
-const KEYS: &[&str] = &["state-dir", "listen", "external", "peer", "bootstrap", "no-dht", "mdns", "json"];
+const KEYS: &[&str] =
+    &["state-dir", "listen", "external", "peer", "bootstrap", "no-dht", "mdns", "name-server", "json"];
 
 /// What one settings file may say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -35,6 +39,8 @@ pub struct FileSettings {
     pub no_dht: Option<bool>,
     /// `--mdns`
     pub mdns: Option<bool>,
+    /// `--name-server`
+    pub name_server: Option<String>,
     /// `--json`
     pub json: Option<bool>,
 }
@@ -58,6 +64,8 @@ pub struct Flags {
     pub no_dht: bool,
     /// `--mdns`
     pub mdns: bool,
+    /// `--name-server`
+    pub name_server: Option<String>,
     /// `--no-node`
     pub no_node: bool,
 }
@@ -71,6 +79,8 @@ pub struct Config {
     pub json: bool,
     /// Work alone.
     pub no_node: bool,
+    /// Who is asked for names, in the place of the system's name servers.
+    pub name_server: Option<SocketAddr>,
     listen: Vec<Multiaddr>,
     external: Vec<Multiaddr>,
     peers: Vec<Multiaddr>,
@@ -95,21 +105,23 @@ impl Config {
             dht: self.dht,
             no_gossip: false,
             mdns: self.mdns,
+            name_server: self.name_server,
             serve,
         }
     }
 }
 
-/// All interfaces, of IPv6 too where the machine has it.
+/// All interfaces, of IPv6 too where the machine has it; TCP first, then QUIC.
 fn default_listen(port: u16) -> Vec<Multiaddr> {
     use libp2p::multiaddr::Protocol;
     use std::net::{Ipv4Addr, Ipv6Addr};
-    let mut listen = vec![Multiaddr::empty().with(Protocol::Ip4(Ipv4Addr::UNSPECIFIED)).with(Protocol::Tcp(port))];
     let has_v6 = std::fs::read("/proc/net/if_inet6").is_ok_and(|table| !table.is_empty());
-    if has_v6 {
-        listen.push(Multiaddr::empty().with(Protocol::Ip6(Ipv6Addr::UNSPECIFIED)).with(Protocol::Tcp(port)));
-    }
-    listen
+    let any = [Protocol::Ip4(Ipv4Addr::UNSPECIFIED)]
+        .into_iter()
+        .chain(has_v6.then_some(Protocol::Ip6(Ipv6Addr::UNSPECIFIED)))
+        .map(|host| Multiaddr::empty().with(host));
+    let quic = |host: Multiaddr| host.with(Protocol::Udp(port)).with(Protocol::QuicV1);
+    any.clone().map(|host| host.with(Protocol::Tcp(port))).chain(any.map(quic)).collect()
 }
 
 /// Reads the files and puts everything together.
@@ -127,6 +139,7 @@ pub fn load(flags: Flags) -> Result<Config, Failure> {
     peers.extend(lists(|file| &file.peer));
     let mut bootstrap = flags.bootstrap;
     bootstrap.extend(lists(|file| &file.bootstrap));
+    let name_server = flags.name_server.or_else(|| files.iter().find_map(|file| file.name_server.clone()));
     let state_dir = flags.state_dir.or_else(|| files.iter().find_map(|file| file.state_dir.clone()));
     let uid = rustix::process::geteuid().as_raw();
     let state_dir = state_dir.or_else(|| State::default_dir(uid, |name| std::env::var_os(name)));
@@ -141,6 +154,7 @@ pub fn load(flags: Flags) -> Result<Config, Failure> {
         bootstrap: addresses("--bootstrap", &bootstrap)?,
         dht: !(flags.no_dht || switch(|file| file.no_dht)),
         mdns: flags.mdns || switch(|file| file.mdns),
+        name_server: name_server.filter(|text| !text.is_empty()).as_deref().map(server).transpose()?,
     })
 }
 
@@ -190,6 +204,7 @@ fn default(key: &str, config: &Config) -> Value {
         "state-dir" => json!(config.state_dir),
         "listen" => json!(default_listen(PORT)),
         "no-dht" | "mdns" | "json" => json!(false),
+        "name-server" => Value::Null,
         _ => json!([]),
     }
 }
@@ -205,6 +220,15 @@ pub fn addresses(what: &str, texts: &[String]) -> Result<Vec<Multiaddr>, Failure
         text.parse().map_err(wrong).map_err(|failure: Failure| failure.hint("such as /ip4/192.0.2.1/tcp/4741"))
     };
     texts.iter().filter(|text| !text.is_empty()).map(parse).collect()
+}
+
+/// A name server: an address, with a port or without.
+fn server(text: &str) -> Result<SocketAddr, Failure> {
+    let alone = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, NAMES_PORT));
+    text.parse().or_else(|_| alone()).map_err(|_| {
+        let text = crate::store::files::escape(text.as_bytes());
+        Failure::usage(format!("--name-server {text}: no address")).hint("such as 192.0.2.53 or 127.0.0.1:5353")
+    })
 }
 
 fn default_files() -> Vec<PathBuf> {
@@ -285,6 +309,22 @@ mod tests {
         let settings = parse(&bare).unwrap();
         assert!(settings.state_dir.is_some() && settings.json.is_some() && !settings.listen.is_empty());
         assert!(KEYS.iter().all(|key| bare.contains(&format!("{key} = "))), "a key is not shown");
+    }
+
+    #[test]
+    fn a_node_listens_by_tcp_and_by_quic() {
+        let listen = |port| default_listen(port).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(listen(4741)[0], "/ip4/0.0.0.0/tcp/4741", "first what serves best");
+        assert!(listen(4741).contains(&"/ip4/0.0.0.0/udp/4741/quic-v1".to_owned()));
+        assert!(listen(0).contains(&"/ip4/0.0.0.0/udp/0/quic-v1".to_owned()));
+    }
+
+    #[test]
+    fn a_name_server_has_a_port_or_the_usual_one() {
+        assert_eq!(server("192.0.2.53").unwrap().to_string(), "192.0.2.53:53");
+        assert_eq!(server("2001:db8::1").unwrap().to_string(), "[2001:db8::1]:53");
+        assert_eq!(server("127.0.0.1:5353").unwrap().to_string(), "127.0.0.1:5353");
+        assert!(server("ns.example.org").is_err());
     }
 
     #[test]

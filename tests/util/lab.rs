@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::{Node, Run, Running};
 
-/// Where every run listens: no other interface, any port.
+/// Where runs listen: no other interface, any port.
 const LISTEN: &str = "/ip4/127.0.0.1/tcp/0";
 
 /// A command line.
@@ -36,7 +36,7 @@ impl Lab {
     pub fn machine(&self, name: &str) -> Machine {
         let home = self.path(name);
         fs::create_dir_all(&home).expect("home");
-        Machine { home, prefix: Vec::new() }
+        Machine { home, prefix: Vec::new(), listen: LISTEN }
     }
 }
 
@@ -45,6 +45,7 @@ impl Lab {
 pub struct Machine {
     home: PathBuf,
     prefix: Vec<String>,
+    listen: &'static str,
 }
 
 /// What `publish --json` said.
@@ -77,7 +78,12 @@ impl Machine {
         } else {
             Vec::new()
         };
-        Self { home: self.home.clone(), prefix }
+        Self { prefix, ..self.clone() }
+    }
+
+    /// The same machine, where runs listen elsewhere.
+    pub fn listening(&self, listen: &'static str) -> Self {
+        Self { listen, ..self.clone() }
     }
 
     /// The command line of a run on this machine, in an environment of its own.
@@ -94,7 +100,7 @@ impl Machine {
         }
         command.env("HOME", &self.home).env("XDG_CONFIG_HOME", self.home.join("config")).env("TZ", "UTC");
         command.current_dir(&self.home).env("XDG_STATE_HOME", self.home.join("xdg"));
-        command.arg("--state-dir").arg(self.state()).args(["--listen", LISTEN]).args(args);
+        command.arg("--state-dir").arg(self.state()).args(["--listen", self.listen]).args(args);
         command
     }
 

@@ -19,6 +19,7 @@ pub async fn serve(provider: Arc<impl Provider>) -> String {
         dht: DhtMode::Off,
         gossip: true,
         mdns: false,
+        names: None,
         bulk: StreamProtocol::new(PROTOCOL),
         records: net::Saved::default(),
     };

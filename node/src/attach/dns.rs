@@ -43,13 +43,17 @@ pub async fn offers(host: &str, server: Option<SocketAddr>) -> Result<Vec<Offer>
 fn resolver(server: Option<SocketAddr>) -> Result<TokioResolver, String> {
     let builder = match server {
         None => TokioResolver::builder_tokio().map_err(|error| error.to_string())?,
-        Some(server) => {
-            let mut udp = ConnectionConfig::udp();
-            udp.port = server.port();
-            let server = NameServerConfig::new(server.ip(), true, vec![udp]);
-            let config = ResolverConfig::from_name_servers(vec![server]);
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        }
+        Some(server) => TokioResolver::builder_with_config(servers(server), TokioRuntimeProvider::default()),
     };
     builder.build().map_err(|error| error.to_string())
+}
+
+/// One name server, asked over UDP, and over TCP where an answer is too long for that.
+pub fn servers(server: SocketAddr) -> ResolverConfig {
+    let at_port = |mut connection: ConnectionConfig| {
+        connection.port = server.port();
+        connection
+    };
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(at_port).to_vec();
+    ResolverConfig::from_name_servers(vec![NameServerConfig::new(server.ip(), true, connections)])
 }

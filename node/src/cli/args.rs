@@ -50,6 +50,9 @@ pub struct Global {
     /// Find nodes on the local network
     #[arg(long, env = "MURMIR_MDNS", global = true)]
     pub mdns: bool,
+    /// Ask this name server rather than the system's
+    #[arg(long, value_name = "ADDRESS", env = "MURMIR_NAME_SERVER", global = true)]
+    pub name_server: Option<String>,
     /// Work alone, also where a node runs on the state
     #[arg(long, env = "MURMIR_NO_NODE", global = true)]
     pub no_node: bool,

@@ -49,7 +49,7 @@ fn judge(pinned: Option<&PublisherId>, offered: &PublisherId, is_known: bool) ->
 pub async fn lead(config: &Config, ui: &Ui, origin: &Origin, accept_new: bool) -> Result<Led, Failure> {
     let state = State::open(&config.state_dir)?;
     let pinned = state.origins()?.get(&origin.key()).and_then(|text| Reference::parse(text).ok());
-    let Found { reference, nominate: nominates, tried } = attach::ask(origin).await;
+    let Found { reference, nominate: nominates, tried } = attach::ask_by(origin, config.name_server).await;
     let Some(reference) = reference else {
         // The origin is silent or gone; the swarm need not be.
         let reference = pinned.and_then(|pinned| attach::from_pin(&pinned, origin));

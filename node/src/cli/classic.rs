@@ -54,6 +54,7 @@ const OURS: &[&str] = &[
     "json",
     "no_dht",
     "mdns",
+    "name_server",
     "no_node",
     "help",
 ];

@@ -99,8 +99,20 @@ const FLAGS: &[Flag] = &[
 ];
 
 /// What is no flag of rsync's.
-const OURS: [&str; 11] =
-    ["places", "explain", "state_dir", "listen", "peer", "bootstrap", "config", "json", "no_dht", "mdns", "no_node"];
+const OURS: [&str; 12] = [
+    "places",
+    "explain",
+    "state_dir",
+    "listen",
+    "peer",
+    "bootstrap",
+    "config",
+    "json",
+    "no_dht",
+    "mdns",
+    "name_server",
+    "no_node",
+];
 
 /// The flags of the table that were given, in its order.
 #[derive(Debug, Clone, Default)]

@@ -112,6 +112,7 @@ fn flags(global: &Global) -> Flags {
         bootstrap: global.bootstrap.clone(),
         no_dht: global.no_dht,
         mdns: global.mdns,
+        name_server: global.name_server.clone(),
         no_node: global.no_node,
     }
 }

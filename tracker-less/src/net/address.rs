@@ -219,8 +219,8 @@ fn name_of(address: &Multiaddr) -> Option<String> {
     })
 }
 
-/// Fails where somebody listens already. The transport's sockets share their ports (they dial from them), so that a second
-/// listener would quietly take a part of the first one's connections.
+/// Fails where somebody listens already. The sockets of TCP share their ports (they can dial from them), so that a second
+/// listener would quietly take a part of the first one's connections; those of QUIC do not.
 pub(super) fn ensure_free(address: &Multiaddr) -> io::Result<()> {
     let mut parts = address.iter();
     let (Some(host), Some(Protocol::Tcp(port))) = (parts.next(), parts.next()) else { return Ok(()) };

@@ -2,6 +2,7 @@
 
 use std::{io, num::NonZeroUsize, time::Duration};
 
+use futures::future;
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm, Transport,
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
@@ -13,14 +14,16 @@ use libp2p::{
 };
 
 use super::{
-    Config, DhtMode, address::Gate, crowd::Crowd, doorway::Doorway, gossip, muxer, noise, store::Records,
-    streams::Counters,
+    Config, DhtMode, address::Gate, crowd::Crowd, doorway::Doorway, gossip, muxer, noise, precedence::TcpFirst, quic,
+    store::Records, streams::Counters,
 };
 
 /// A connection that nobody uses is closed after this.
 const IDLE: Duration = Duration::from_secs(60);
 /// A connection is set up within this, or not at all.
-const SETUP: Duration = Duration::from_secs(10);
+pub(super) const SETUP: Duration = Duration::from_secs(10);
+/// Connections by TCP that others are setting up. With those of QUIC below the bound at which more are refused (see crowd.rs).
+const MAX_WAITING: usize = 192;
 /// A DHT query ends within this.
 const QUERY: Duration = Duration::from_secs(20);
 /// Lookups of the DHT follow this many paths that share no peer (S/Kademlia).
@@ -92,42 +95,53 @@ fn kademlia(peer: PeerId, own: &Config) -> Option<kad::Behaviour<Records>> {
     Some(kad)
 }
 
-/// TCP with noise and yamux, counted and guarded, names resolved. Names of the user's have a resolver of their own, for they may
-/// stand for addresses of this site.
+/// TCP and QUIC, counted and guarded, names resolved. Names of the user's have a resolver of their own, for they may stand for
+/// addresses of this site.
 pub(super) fn transport(
     key: &Keypair,
     counters: &Counters,
     gate: &Gate,
+    names: Option<&dns::ResolverConfig>,
 ) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
-    let tcp = || {
-        let counters = counters.clone();
-        let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-        tcp.map(move |stream, _| counters.count(stream))
+    let both = || {
+        let both = tcp(key, counters).or_transport(quic::transport(key, counters));
+        both.map(|either, _| future::Either::into_inner(either)).map_err(|either| either.into_inner())
     };
-    let named = gate.obeying(resolved(tcp));
-    let all = named
-        .or_transport(resolved(|| gate.guard(tcp())))
-        .map(|either, _| either.into_inner())
+    let named = gate.obeying(resolved(both, names));
+    let all = named.or_transport(resolved(|| gate.guard(both()), names)).map(|either, _| either.into_inner()).boxed();
+    Ok(TcpFirst::new(all).boxed())
+}
+
+/// TCP with noise and yamux.
+fn tcp(key: &Keypair, counters: &Counters) -> Doorway<Boxed<(PeerId, StreamMuxerBox)>> {
+    let counters = counters.clone();
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+    let tcp = tcp
+        .map(move |stream, _| counters.count(stream))
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Upgrade::new(key.clone()))
         .multiplex(muxer::Upgrade)
         .timeout(SETUP)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
         .boxed();
-    Ok(Doorway::new(all).boxed())
+    Doorway::new(tcp, MAX_WAITING)
 }
 
-/// `inner` with a resolver before it.
-fn resolved<T>(inner: impl Fn() -> T) -> dns::tokio::Transport<T> {
+/// `inner` with a resolver before it, which asks `names` or the system's name servers.
+fn resolved<T>(inner: impl Fn() -> T, names: Option<&dns::ResolverConfig>) -> dns::tokio::Transport<T> {
+    let custom = |names| dns::tokio::Transport::custom(inner(), names, dns::ResolverOpts::default());
+    if let Some(names) = names {
+        return custom(names.clone());
+    }
     dns::tokio::Transport::system(inner()).unwrap_or_else(|source| {
         tracing::debug!(%source, "no system resolver: defaults are used");
-        dns::tokio::Transport::custom(inner(), dns::ResolverConfig::default(), dns::ResolverOpts::default())
+        custom(dns::ResolverConfig::default())
     })
 }
 
 /// The whole swarm, not listening yet. Errors: no entropy, or no network interface for mDNS.
 pub(super) fn swarm(key: &Keypair, own: &Config, counters: &Counters, gate: &Gate) -> io::Result<Swarm<Behaviour>> {
-    let transport = transport(key, counters, gate)?;
+    let transport = transport(key, counters, gate, own.names.as_ref())?;
     let behaviour = Behaviour::new(key, own)?;
     // Lazily: a stream whose protocol is the only one proposed carries its first bytes along, a round trip earlier.
     let config = swarm::Config::with_tokio_executor()

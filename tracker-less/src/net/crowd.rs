@@ -18,7 +18,7 @@ use libp2p::{
     },
 };
 
-use super::address::network_of;
+use super::{address::network_of, quic::is_quic};
 
 /// Connections in all; a node keeps descriptors for its files beside them.
 const MAX_CONNECTIONS: usize = 1024;
@@ -60,6 +60,8 @@ pub(super) struct Crowd {
     refused: u64,
     #[cfg(test)]
     loopback_too: bool,
+    #[cfg(test)]
+    closed: bool,
 }
 
 /// One connection.
@@ -68,6 +70,8 @@ struct One {
     inbound: bool,
     /// Where it comes from; of those that others open.
     network: Option<IpAddr>,
+    /// By QUIC: until the handshake is done its source may be forged.
+    forgeable: bool,
     /// Known once the handshake is done.
     peer: Option<PeerId>,
 }
@@ -85,6 +89,12 @@ impl Crowd {
         self.loopback_too = true;
     }
 
+    /// Refuses everybody from now on.
+    #[cfg(test)]
+    pub(super) fn close_door(&mut self) {
+        self.closed = true;
+    }
+
     fn network(&self, remote: &Multiaddr) -> Option<IpAddr> {
         #[cfg(test)]
         if self.loopback_too {
@@ -98,17 +108,23 @@ impl Crowd {
     }
 
     /// Somebody opens a connection.
-    fn arrive(&mut self, id: ConnectionId, network: Option<IpAddr>) -> Result<(), Full> {
+    ///
+    /// Half open ones that may be forged count among themselves: they take no place from those who come by TCP.
+    fn arrive(&mut self, id: ConnectionId, network: Option<IpAddr>, forgeable: bool) -> Result<(), Full> {
         let same = |one: &One| one.inbound && network.is_some() && one.network == network;
-        if self.count(same) >= MAX_PER_NETWORK
-            || self.count(|one| one.peer.is_none() && same(one)) >= MAX_PENDING_PER_NETWORK
-        {
+        #[cfg(test)]
+        if self.closed {
+            return Err(Full::Pending);
+        }
+        let alike = |one: &One| one.peer.is_none() && one.forgeable == forgeable && same(one);
+        let of_network = |one: &One| same(one) && (one.peer.is_some() || one.forgeable == forgeable);
+        if self.count(of_network) >= MAX_PER_NETWORK || self.count(alike) >= MAX_PENDING_PER_NETWORK {
             return Err(Full::Network);
         }
         if self.count(|one| one.inbound && one.peer.is_none()) >= MAX_PENDING {
             return Err(Full::Pending);
         }
-        self.all.insert(id, One { inbound: true, network, peer: None });
+        self.all.insert(id, One { inbound: true, network, forgeable, peer: None });
         Ok(())
     }
 
@@ -117,13 +133,17 @@ impl Crowd {
         if self.count(|one| !one.inbound && one.peer.is_none()) >= MAX_PENDING {
             return Err(Full::Pending);
         }
-        self.all.insert(id, One { inbound: false, network: None, peer: None });
+        self.all.insert(id, One { inbound: false, network: None, forgeable: false, peer: None });
         Ok(())
     }
 
     /// A handshake is done.
     fn establish(&mut self, id: ConnectionId, peer: PeerId) -> Result<(), Full> {
         let Some(one) = self.all.remove(&id) else { return Err(Full::Connections) };
+        let of_network = |other: &One| other.inbound && other.peer.is_some() && other.network == one.network;
+        if one.inbound && one.network.is_some() && self.count(of_network) >= MAX_PER_NETWORK {
+            return Err(Full::Network);
+        }
         let established = self.count(|other| other.peer.is_some());
         let inbound = self.count(|other| other.inbound && other.peer.is_some());
         let full = established >= MAX_CONNECTIONS || (one.inbound && inbound >= MAX_INBOUND);
@@ -175,7 +195,7 @@ impl NetworkBehaviour for Crowd {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        let arrived = self.arrive(id, self.network(remote));
+        let arrived = self.arrive(id, self.network(remote), is_quic(remote));
         self.judge(arrived)
     }
 
@@ -259,8 +279,12 @@ mod tests {
         }
 
         fn knock(&mut self, network: u32) -> Result<ConnectionId, Full> {
+            self.knock_by(network, false)
+        }
+
+        fn knock_by(&mut self, network: u32, forgeable: bool) -> Result<ConnectionId, Full> {
             let id = self.id();
-            self.crowd.arrive(id, Some(IpAddr::V4((network << 8).into()))).map(|()| id)
+            self.crowd.arrive(id, Some(IpAddr::V4((network << 8).into())), forgeable).map(|()| id)
         }
 
         fn enter(&mut self, network: u32, peer: PeerId) -> Result<ConnectionId, Full> {
@@ -278,6 +302,18 @@ mod tests {
         door.enter(2, honest).unwrap();
         let rest = (3..1000).filter(|network| door.knock(*network).is_ok()).count();
         assert_eq!(rest + let_in, MAX_PENDING, "all half open ones together are bounded as well");
+    }
+
+    #[test]
+    fn forged_sources_keep_nobody_out_who_comes_by_tcp() {
+        let mut door = Door::new();
+        assert_eq!((0..1000).filter(|_| door.knock_by(1, true).is_ok()).count(), MAX_PENDING_PER_NETWORK);
+        let entered = (0..1000).filter(|_| door.enter(1, PeerId::random()).is_ok()).count();
+        assert_eq!(entered, MAX_PER_NETWORK);
+        // Those that were true after all find no place any more.
+        let pending: Vec<ConnectionId> =
+            door.crowd.all.iter().filter(|(_, one)| one.forgeable).map(|(id, _)| *id).collect();
+        assert!(pending.into_iter().all(|id| door.crowd.establish(id, PeerId::random()) == Err(Full::Network)));
     }
 
     #[test]

@@ -18,12 +18,10 @@ use libp2p::{
     core::transport::{DialOpts, ListenerId, TransportError, TransportEvent},
 };
 
-/// Connections that others are setting up. Below the bound at which more are refused (see crowd.rs).
-const MAX_WAITING: usize = 192;
-
 /// A transport whose half open inbound connections are bounded.
 pub(super) struct Doorway<T> {
     inner: T,
+    places: usize,
     waiting: VecDeque<Waiting>,
 }
 
@@ -34,9 +32,9 @@ struct Waiting {
 }
 
 impl<T> Doorway<T> {
-    /// Bounds those of `inner`.
-    pub(super) fn new(inner: T) -> Self {
-        Self { inner, waiting: VecDeque::new() }
+    /// Bounds those of `inner` to so many.
+    pub(super) fn new(inner: T, places: usize) -> Self {
+        Self { inner, places, waiting: VecDeque::new() }
     }
 
     /// The same set-up, which ends early when it has to make room.
@@ -45,7 +43,7 @@ impl<T> Doorway<T> {
         upgrade: impl Future<Output = io::Result<O>> + Send + 'static,
     ) -> BoxFuture<'static, io::Result<O>> {
         self.waiting.retain(|other| other.token.strong_count() > 0);
-        while self.waiting.len() >= MAX_WAITING
+        while self.waiting.len() >= self.places
             && let Some(oldest) = self.waiting.pop_front()
         {
             oldest.abort.abort();
@@ -104,10 +102,11 @@ mod tests {
 
     #[test]
     fn whoever_waited_longest_makes_room_and_the_quick_do_not() {
-        let mut doorway = Doorway::new(());
-        let mut silent: VecDeque<_> = (0..MAX_WAITING).map(|_| doorway.admit::<()>(pending())).collect();
+        const PLACES: usize = 20;
+        let mut doorway = Doorway::new((), PLACES);
+        let mut silent: VecDeque<_> = (0..PLACES).map(|_| doorway.admit::<()>(pending())).collect();
         // Those that come, are set up and go leave no trace.
-        for number in 0..10 * MAX_WAITING {
+        for number in 0..10 * PLACES {
             let first = silent.pop_front().unwrap();
             assert_eq!(block_on(doorway.admit(ready(Ok(number)))).unwrap(), number);
             let over = first.now_or_never().expect("it ends early");

@@ -16,6 +16,7 @@ use super::{
     address::Scope,
     behaviour::{BehaviourEvent, announceable, serves_dht},
     gossip,
+    quic::is_quic,
     run::Run,
 };
 use crate::{
@@ -62,6 +63,12 @@ impl Run {
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
                 self.on_closed(peer_id, connection_id);
             }
+            // Whoever is connected was reached, by another way.
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id: Some(peer), .. }
+                if self.swarm.is_connected(&peer) =>
+            {
+                self.dials.succeeded(connection_id, peer);
+            }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.dials.failed(connection_id, peer_id, &error);
             }
@@ -88,6 +95,10 @@ impl Run {
             self.book.reached(peer, remote.clone());
         }
         self.dials.succeeded(id, peer);
+        // QUIC was dialled in case that TCP fails: streams go over the better way, not over any.
+        if endpoint.is_dialer() && is_quic(remote) && self.connected.by_tcp(&peer) {
+            self.swarm.close_connection(id);
+        }
         if self.connected.add(peer, id, endpoint) {
             self.emit(NetEvent::PeerConnected(peer));
             self.feed(Event::Connected { peer });

@@ -13,6 +13,8 @@ mod lookup;
 mod muxer;
 mod noise;
 mod peers;
+mod precedence;
+mod quic;
 mod revival;
 mod run;
 mod sealed;
@@ -20,9 +22,11 @@ mod store;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod watches;
 
 use std::{sync::Arc, time::Duration};
 
+pub use libp2p::dns::ResolverConfig;
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -31,11 +35,13 @@ pub use self::{
     peers::{Direction, PeerRow},
     store::{MAX_SAVED, Saved},
     streams::Incoming,
+    watches::Watch,
 };
 use self::{
     lookup::Question,
     run::{Command, Run, Seed},
     streams::Counters,
+    watches::Watches,
 };
 use crate::{
     book::Mirror,
@@ -89,6 +95,8 @@ pub struct Config {
     pub gossip: bool,
     /// Whether to look for peers on the local network.
     pub mdns: bool,
+    /// Name servers to ask; without any those of the system.
+    pub names: Option<ResolverConfig>,
     /// The protocol of bulk streams.
     pub bulk: StreamProtocol,
     /// What an earlier run kept for the DHT ([`Swarm::saved`]).
@@ -234,6 +242,7 @@ pub struct Swarm {
     opening: Arc<Semaphore>,
     bulk: StreamProtocol,
     counters: Counters,
+    watches: Watches,
 }
 
 /// Starts a swarm on the current tokio runtime and returns once it listens. The peers to dial are dialled meanwhile.
@@ -241,17 +250,17 @@ pub struct Swarm {
 /// # Errors
 /// [`StartError::ListenFailed`] names the first address that cannot be listened on.
 pub async fn start(config: Config) -> Result<(Swarm, Events, Incoming), StartError> {
-    let (counters, bulk) = (Counters::default(), config.bulk.clone());
+    let (counters, watches, bulk) = (Counters::default(), Watches::default(), config.bulk.clone());
     let (commands, received) = mpsc::channel(COMMANDS);
     let (events, told) = mpsc::channel(EVENTS);
     let (incoming, streams) = streams::incoming();
-    let mut run = Run::new(Seed { config, counters: counters.clone(), events, incoming })?;
+    let mut run = Run::new(Seed { config, counters: counters.clone(), watches: watches.clone(), events, incoming })?;
     run.listen().await?;
     let (controls, control) = watch::channel(run.control());
     let peer = run.peer_id();
     tokio::spawn(revival::keep_running(run, received, controls));
     let opening = Arc::new(Semaphore::new(OPENING));
-    Ok((Swarm { peer, commands, control, opening, bulk, counters }, told, streams))
+    Ok((Swarm { peer, commands, control, opening, bulk, counters, watches }, told, streams))
 }
 
 impl Swarm {
@@ -336,6 +345,14 @@ impl Swarm {
         self.ask(move |run| run.feed(event)).await.unwrap_or(Judgement::Ignore)
     }
 
+    /// Watches a module for as long as what this returns is kept, and some minutes longer.
+    pub async fn watch(&self, module: ModuleId) -> Watch {
+        // Counted before it is told: an earlier watch may be about to end.
+        let watch = self.watches.begin(module);
+        self.tell(machine::Event::Watch { module }).await;
+        watch
+    }
+
     /// The newest verified bundle of a module.
     pub async fn newest(&self, module: ModuleId) -> Option<CheckedBundle> {
         self.ask(move |run| run.machine().newest(&module).cloned()).await.flatten()
@@ -381,7 +398,7 @@ impl Swarm {
         self.ask(|run| run.saved()).await.unwrap_or_default()
     }
 
-    /// (received, sent) bytes of all sockets, counted above TCP.
+    /// (received, sent) bytes of all sockets, counted above TCP and QUIC.
     pub async fn bytes(&self) -> (u64, u64) {
         self.counters.read()
     }

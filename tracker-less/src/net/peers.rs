@@ -8,12 +8,15 @@ use libp2p::{
     swarm::{ConnectionId, dial_opts::DialOpts},
 };
 
-use super::address::{Scope, without_peer};
+use super::{
+    address::{Scope, without_peer},
+    quic::is_quic,
+};
 
 /// Peers whose addresses are remembered.
 const BOOK_PEERS: usize = 1024;
 /// Addresses remembered of one peer.
-const BOOK_ADDRESSES: usize = 8;
+const BOOK_ADDRESSES: usize = 16;
 /// Characters of a peer's description of itself that are kept.
 const AGENT_CHARS: usize = 64;
 
@@ -85,6 +88,11 @@ impl Connected {
         let dialled =
             |entry: &Peer| entry.connections.iter().any(|(_, at, side)| at == address && *side == Direction::Outbound);
         self.peers.iter().find(|(_, entry)| dialled(entry)).map(|(peer, _)| *peer)
+    }
+
+    /// Whether there is a connection to the peer that is not by QUIC.
+    pub(super) fn by_tcp(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|entry| entry.connections.iter().any(|(_, remote, _)| !is_quic(remote)))
     }
 
     /// The far end that is nearest to us among the peer's connections.

@@ -16,7 +16,7 @@ use libp2p::{
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{
@@ -28,8 +28,10 @@ use super::{
     gossip::{self, Outbox},
     lookup::{Lookups, Question, own_provider_key},
     peers::{Book, Connected},
+    quic::is_quic,
     store::{Saved, bundle_key},
     streams::{Counters, take_in},
+    watches::Watches,
 };
 use crate::{
     machine::{Action, Event, Judgement, Limits, Machine},
@@ -40,6 +42,9 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// Listening takes this long at most.
 const LISTEN: Duration = Duration::from_secs(5);
+/// An address that a fallen loop still keeps is tried again after this, so many times.
+const STILL_KEPT: Duration = Duration::from_millis(50);
+const RETRIES: u32 = 30;
 /// Announcements to a growing DHT: first this far apart, twice as far each time.
 const ANNOUNCE: Duration = Duration::from_secs(1);
 /// Announcements are never further apart than this while the DHT still grows.
@@ -68,6 +73,7 @@ pub(super) fn unix_now() -> u64 {
 pub(super) struct Seed {
     pub(super) config: Config,
     pub(super) counters: Counters,
+    pub(super) watches: Watches,
     pub(super) events: mpsc::Sender<NetEvent>,
     pub(super) incoming: mpsc::Sender<(PeerId, Stream)>,
 }
@@ -176,7 +182,16 @@ impl Run {
     /// Listens where an earlier loop did. What is not free now is tried again from time to time.
     pub(super) async fn listen_again(&mut self) {
         for address in self.seed.config.listen.clone() {
-            if let Err(error) = self.listen_on(&address).await {
+            let mut listens = self.listen_on(&address).await;
+            // The sockets of QUIC close in tasks of their own, a moment later.
+            for _ in (0..RETRIES).take_while(|_| is_quic(&address)) {
+                if listens.is_ok() {
+                    break;
+                }
+                sleep(STILL_KEPT).await;
+                listens = self.listen_on(&address).await;
+            }
+            if let Err(error) = listens {
                 tracing::error!(%address, %error, "not listened on again");
                 self.deaf.push(address);
             }
@@ -215,7 +230,9 @@ impl Run {
     }
 
     pub(super) fn listen_addresses(&self) -> Vec<Multiaddr> {
-        self.swarm.listeners().cloned().collect()
+        let mut addresses: Vec<Multiaddr> = self.swarm.listeners().cloned().collect();
+        addresses.sort_by_key(|address| (is_quic(address), address.to_string()));
+        addresses
     }
 
     pub(super) fn rows(&self) -> Vec<PeerRow> {
@@ -389,6 +406,9 @@ impl Run {
     fn on_tick(&mut self) {
         let now = Instant::now();
         self.feed(Event::Tick);
+        for module in self.seed.watches.over(now) {
+            self.feed(Event::Unwatch { module });
+        }
         let behaviour = self.swarm.behaviour_mut();
         self.outbox.flush(&mut behaviour.gossip, now);
         if let Some(kad) = behaviour.kad.as_mut() {

@@ -21,7 +21,7 @@ const WAITING_STREAMS: usize = 64;
 /// Streams that peers opened with the bulk protocol.
 pub type Incoming = mpsc::Receiver<(PeerId, Stream)>;
 
-/// Bytes of all sockets, counted above TCP: ciphers and framing included.
+/// Bytes of all sockets, counted above TCP and QUIC: of TCP ciphers and framing included, of QUIC what its streams carry.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counters(Arc<[AtomicU64; 2]>);
 

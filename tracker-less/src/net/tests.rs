@@ -5,11 +5,13 @@ use std::time::Duration;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{
     Multiaddr, StreamProtocol,
+    core::multiaddr::Protocol,
     kad::{self, store::RecordStore},
 };
 use tokio::time::timeout;
 
 mod hostile;
+mod quic;
 
 use super::{lookup::own_provider_key, store::bundle_key, *};
 use crate::{
@@ -17,6 +19,9 @@ use crate::{
     record::{Coverage, fixtures::bundle},
 };
 
+/// Where nodes listen.
+const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 /// Nothing here takes longer than this, however loaded the machine is.
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -29,13 +34,14 @@ struct Node {
 fn config(seed: u8, dht: DhtMode, peers: Vec<Multiaddr>) -> Config {
     Config {
         key: SecretKey::from_seed([seed; 32]),
-        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        listen: vec![TCP.parse().unwrap()],
         external: Vec::new(),
         peers,
         cached: Vec::new(),
         dht,
         gossip: true,
         mdns: false,
+        names: None,
         bulk: StreamProtocol::new("/murmir/sync/1"),
         records: Saved::default(),
     }
@@ -297,4 +303,21 @@ fn records(run: &mut Run) -> usize {
 fn dht_peers(run: &mut Run) -> usize {
     let kad = run.swarm.behaviour_mut().kad.as_mut();
     kad.map_or(0, |kad| kad.kbuckets().map(|bucket| bucket.num_entries()).sum())
+}
+
+#[tokio::test]
+async fn what_nobody_watches_any_more_makes_room() {
+    let own = node(44, DhtMode::Off, Vec::new()).await;
+    let (kept, held) = (bundle(200, 1), bundle(201, 1));
+    own.hold(&held).await;
+    drop(own.swarm.watch(held.module()).await);
+    let watch = own.swarm.watch(kept.module()).await;
+    for number in 1..100u8 {
+        drop(own.swarm.watch(bundle(number, 1).module()).await);
+    }
+    let watched = || own.swarm.ask(|run| run.duties.modules().collect::<Vec<_>>());
+    let modules = until(watched, |modules| modules.as_ref().is_some_and(|modules| modules.len() < 70)).await.unwrap();
+    assert!(modules.contains(&kept.module()) && modules.contains(&held.module()));
+    assert_eq!(own.swarm.newest(held.module()).await, Some(held), "what is held stays");
+    drop(watch);
 }

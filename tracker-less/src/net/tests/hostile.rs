@@ -2,10 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use libp2p::{
-    core::multiaddr::Protocol,
-    gossipsub::{self, MessageAuthenticity},
-};
+use libp2p::gossipsub::{self, MessageAuthenticity};
 use tokio::{net::TcpSocket, task::JoinSet};
 
 use super::*;
@@ -14,7 +11,7 @@ use crate::net::{gossip, lookup::provider_keys};
 /// Squatters of one module, each with an id of its own.
 const SYBILS: u8 = 40;
 /// Clients that look for the module.
-const NEWCOMERS: u8 = 12;
+const NEWCOMERS: u8 = 100;
 
 fn port(address: &Multiaddr) -> u16 {
     address.iter().find_map(|part| if let Protocol::Tcp(port) = part { Some(port) } else { None }).unwrap()
@@ -72,7 +69,15 @@ async fn more_silent_connections_than_there_are_places_keep_nobody_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_peer_has_three_connections() {
-    let mut target = node(53, DhtMode::Off, Vec::new()).await;
+    for listen in [TCP, QUIC] {
+        one_peer_has_three_connections_by(listen).await;
+    }
+}
+
+async fn one_peer_has_three_connections_by(listen: &str) {
+    let listen = vec![listen.parse().unwrap()];
+    let (swarm, events, incoming) = start(Config { listen, ..config(53, DhtMode::Off, Vec::new()) }).await.unwrap();
+    let mut target = Node { swarm, events, incoming };
     let address = target.address().await;
     let greedy: Vec<Node> = {
         let mut all = Vec::new();
@@ -131,7 +136,7 @@ async fn lawless(module: ModuleId, signed: bool, payloads: Vec<Vec<u8>>, target:
     let behaviour: gossipsub::Behaviour = gossipsub::Behaviour::new(authenticity, config).unwrap();
     let gate = address::Gate::default();
     gate.obey(&target);
-    let transport = behaviour::transport(&key, &Counters::default(), &gate).unwrap();
+    let transport = behaviour::transport(&key, &Counters::default(), &gate, None).unwrap();
     let config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(DEADLINE);
     let mut swarm = libp2p::Swarm::new(transport, behaviour, peer, config);
     let topic = gossip::topic(&module);
@@ -246,7 +251,7 @@ async fn newcomers_find_a_mirror_though_squatters_took_every_place() {
     }
     let mirrors: Vec<PeerId> = honest.iter().map(|node| node.swarm.peer_id()).collect();
     for seed in 0..NEWCOMERS {
-        let newcomer = node(200 + seed, DhtMode::Client, way_in.clone()).await;
+        let newcomer = node(seed, DhtMode::Client, way_in.clone()).await;
         until(|| newcomer.swarm.providers(module), |found| found.iter().any(|peer| mirrors.contains(peer))).await;
     }
 }
