@@ -65,6 +65,8 @@ fn a_mirror_keeps_the_roster_and_leads_newcomers_when_the_origin_is_dead() {
         let row = row(&origin, &[], &published.reference, part_node.peer_id());
         row.is_some_and(|row| row["by"] == "own" && row["failed"] == false && row["coverage"].as_f64() < Some(0.5))
     });
+    let own = row(&origin, &[], &published.reference, origin_node.peer_id()).expect("its own row");
+    assert_eq!(own["role"], "origin");
     part_node.kill();
     let kept = mirror.state().join("modules");
     patiently("the mirror keeps the roster on its disk", || {
@@ -170,6 +172,7 @@ async fn serve(provider: Arc<Boaster>, peer: &str) -> Swarm {
         dht: DhtMode::Off,
         gossip: true,
         mdns: false,
+        names: None,
         bulk: StreamProtocol::new(PROTOCOL),
         records: net::Saved::default(),
     };

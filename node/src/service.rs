@@ -1,20 +1,19 @@
 //! What a running node is: its state, its swarm, what it holds, and the tasks that keep these together. A standalone command
 //! is the same thing for the time of one run, with an identity of its own and no registrations.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use thiserror::Error;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
 use tokio::task::JoinSet;
-use tracker_less::machine::Event;
 use tracker_less::net::{self, DhtMode};
 use tracker_less::record::{CheckedBundle, ModuleId, PublicKey, SecretKey};
 
-use crate::attach::doorkeeper::Doorkeeper;
+use crate::attach::{dns, doorkeeper::Doorkeeper};
 use crate::manifest::select::Selector;
 use crate::manifest::selection::Selection;
 use crate::reference::Reference;
@@ -36,12 +35,16 @@ mod export;
 mod house;
 mod keys;
 mod news;
+mod serving;
+mod watchman;
 mod withdraw;
 
 pub use export::export_placed;
 use house::{keep_house, keep_records, mend, records, remember_peers};
 use keys::{lasting_key, renew};
 pub use keys::{make_key, random};
+use serving::{accept, attend};
+pub use watchman::watched;
 
 /// Life of a Fresh record where the registration says nothing, seconds.
 const FRESH_FOR: u64 = 14 * 24 * 3600;
@@ -65,6 +68,8 @@ pub struct Settings {
     pub no_gossip: bool,
     /// Find and be found on the local network.
     pub mdns: bool,
+    /// Who is asked for names, in the place of the system's name servers.
+    pub name_server: Option<SocketAddr>,
     /// A lasting node: its own identity, DHT server, registrations served.
     pub serve: bool,
 }
@@ -124,18 +129,17 @@ impl Service {
         let (shelf, notices) = Shelf::new(Arc::clone(&index));
         let (swarm, events, incoming) = net::start(config(&settings, &state, key)?).await?;
         let node = Arc::new(Node { state, index, swarm, shelf: Arc::new(shelf) });
-        let (news, mut tasks) = (Arc::new(Notify::new()), JoinSet::new());
-        let limits = Limits::new(Deadlines::default());
-        tasks.spawn(accept(Arc::clone(&node), incoming, limits.clone()));
-        tasks.spawn(news::listen(Arc::clone(&node), events, Arc::clone(&news)));
-        tasks.spawn(attend(Arc::clone(&node), notices));
+        let (news, limits) = (Arc::new(Notify::new()), Limits::new(Deadlines::default()));
+        let tasks = begin(&node, (incoming, events, notices), &limits, &news);
         let (doorkeeper, passes) = (Mutex::default(), Passes::default());
         let mut service = Self { node, settings, news, doorkeeper, limits, passes, tasks, _lock: lock };
         if service.serves() {
             service.load_registered().await?;
             // Its first round is about what is held by now.
-            service.tasks.spawn(keep_house(Arc::clone(&service.node)));
-            service.tasks.spawn(mend(Arc::clone(&service.node)));
+            let node = Arc::clone(&service.node);
+            service.tasks.spawn(watched("keeping house", move || keep_house(Arc::clone(&node))));
+            let node = Arc::clone(&service.node);
+            service.tasks.spawn(watched("mending", move || mend(Arc::clone(&node))));
         }
         Ok(service)
     }
@@ -291,6 +295,24 @@ impl Service {
     }
 }
 
+/// What a node has to take: streams of peers, what the swarm tells, what serving brought to light.
+type Inbox = (net::Incoming, net::Events, mpsc::Receiver<Notice>);
+
+/// Begins the tasks that every node has.
+fn begin(node: &Arc<Node>, inbox: Inbox, limits: &Limits, news: &Arc<Notify>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let (incoming, events, notices) = inbox;
+    let (taken, shared, limits) = (Arc::new(AsyncMutex::new(incoming)), Arc::clone(node), limits.clone());
+    tasks.spawn(watched("serving", move || accept(Arc::clone(&shared), Arc::clone(&taken), limits.clone())));
+    let (taken, shared, news) = (Arc::new(AsyncMutex::new(events)), Arc::clone(node), Arc::clone(news));
+    tasks.spawn(watched("hearing news", move || {
+        news::listen(Arc::clone(&shared), Arc::clone(&taken), Arc::clone(&news))
+    }));
+    let (taken, shared) = (Arc::new(AsyncMutex::new(notices)), Arc::clone(node));
+    tasks.spawn(watched("attending", move || attend(Arc::clone(&shared), Arc::clone(&taken))));
+    tasks
+}
+
 fn lock(settings: &Settings) -> Result<Lock, StartError> {
     let running = |_| StartError::Running { state: settings.state.clone() };
     Lock::acquire(&settings.state.join("serve.lock")).map_err(running)
@@ -312,6 +334,7 @@ fn config(settings: &Settings, state: &State, key: SecretKey) -> Result<net::Con
         dht,
         gossip: !settings.no_gossip,
         mdns: settings.mdns,
+        names: settings.name_server.map(dns::servers),
         bulk: libp2p::StreamProtocol::new(wire::PROTOCOL),
         records: records(settings, state),
     })
@@ -346,12 +369,15 @@ async fn hold(node: &Arc<Node>, module: &ModuleRef) -> Result<(), SyncError> {
     let holding = Arc::new(holding.map_err(|error| SyncError::Worker { reason: error.to_string() })??);
     let hold = holding.event();
     node.shelf.put(holding);
+    let mut watch = None;
     if let Some(seen) = node.seen(module)? {
         node.shelf.heard_of(&seen);
-        node.swarm.tell(Event::Watch { module: module.id }).await;
+        // Until it is held: what is held is watched anyway.
+        watch = Some(node.swarm.watch(module.id).await);
         node.recall(module).await?;
     }
     node.swarm.tell(hold).await;
+    drop(watch);
     Ok(())
 }
 
@@ -386,43 +412,4 @@ fn selected(registration: &Registration) -> Result<Selector, SyncError> {
     let all = Selection::default();
     let selection = if registration.role == Role::Publisher { &all } else { &registration.selection };
     selector(base, only, selection).map_err(|failure| bad(failure.message))
-}
-
-/// Serves every inbound stream in a task of its own.
-async fn accept(node: Arc<Node>, mut incoming: net::Incoming, limits: Limits) {
-    let mut streams = JoinSet::new();
-    while let Some((peer, stream)) = incoming.recv().await {
-        while streams.try_join_next().is_some() {}
-        let (shelf, limits) = (Arc::clone(&node.shelf), limits.clone());
-        streams.spawn(async move {
-            if let Err(error) = wire::serve_stream(stream, peer, shelf, limits).await {
-                tracing::debug!(%peer, %error, "stream ended");
-            }
-        });
-    }
-}
-
-/// What serving brought to light.
-async fn attend(node: Arc<Node>, mut notices: mpsc::Receiver<Notice>) {
-    while let Some(notice) = notices.recv().await {
-        match notice {
-            Notice::Heard { from, bundles, nominations } => {
-                for bytes in bundles {
-                    node.swarm.tell(Event::Bundle { bytes }).await;
-                }
-                for bytes in nominations {
-                    node.swarm.tell(Event::Nomination { bytes, from }).await;
-                }
-            }
-            Notice::Damaged(module) => {
-                let Some(holding) = node.shelf.holding(&module) else { continue };
-                let paths: Vec<Vec<u8>> = holding.damaged().iter().map(|path| path.as_bytes().to_vec()).collect();
-                let kept = node.marks(&ModuleRef::of(&holding.bundle)).map(|marks| marks.set_damaged(&paths));
-                if !matches!(kept, Ok(Ok(()))) {
-                    tracing::error!("the list of damaged files could not be kept");
-                }
-                node.swarm.tell(holding.event()).await;
-            }
-        }
-    }
 }

@@ -15,7 +15,7 @@ use crate::config::{Config, addresses};
 use crate::control::{self, Handler, Reply};
 use crate::error::{Exit, Failure};
 use crate::gateway::rsyncd::Rsyncd;
-use crate::service::Service;
+use crate::service::{Service, watched};
 use crate::ui::Ui;
 use crate::verbs::publish::Publish;
 use crate::verbs::{Output, Verb, perform};
@@ -44,7 +44,11 @@ pub async fn serve(config: &Config, ui: &Ui, external: &[String], rsyncd: Option
             ui.answer(&json!({ "event": "listening", "address": url }), &format!("listening {url}"))?;
         }
         let service = Arc::clone(&node.service);
-        node.tasks.spawn(gateway.serve(service));
+        let gateway = Arc::new(gateway);
+        node.tasks.spawn(watched("serving stock clients", move || {
+            let (gateway, service) = (Arc::clone(&gateway), Arc::clone(&service));
+            async move { gateway.serve(service).await }
+        }));
     }
     ready();
     node.until_signal().await
@@ -120,16 +124,15 @@ impl Running {
         let service = Arc::new(Service::start(settings).await?);
         // Before anybody is told that the node is there.
         let signals = Signals::new()?;
-        let listener = control::listen(&config.state_dir)?;
+        let listener = Arc::new(control::listen(&config.state_dir)?);
         let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(control::serve(listener, Arc::clone(&service)));
-        let watched = Arc::clone(&service);
-        tasks.spawn(async move {
-            let (out, mut events) = Output::new();
-            // Nobody reads what a pass in the background says; the log has what matters.
-            let drain = async { while events.recv().await.is_some() {} };
-            tokio::join!(crate::verbs::watch::watch(&watched, &out), drain);
-        });
+        let handler = Arc::clone(&service);
+        tasks.spawn(watched("the control socket", move || {
+            let (listener, handler) = (Arc::clone(&listener), Arc::clone(&handler));
+            async move { control::serve(&listener, handler).await }
+        }));
+        let follower = Arc::clone(&service);
+        tasks.spawn(watched("following heads", move || follow(Arc::clone(&follower))));
         Ok(Self { service, tasks, signals })
     }
 
@@ -148,6 +151,14 @@ impl Running {
         self.service.stop().await;
         Ok(())
     }
+}
+
+/// Passes of the mirrors that watch.
+async fn follow(service: Arc<Service>) {
+    let (out, mut events) = Output::new();
+    // Nobody reads what a pass in the background says; the log has what matters.
+    let drain = async { while events.recv().await.is_some() {} };
+    tokio::join!(crate::verbs::watch::watch(&service, &out), drain);
 }
 
 impl Handler for Service {

@@ -70,7 +70,7 @@ pub fn listen(state: &Path) -> Result<Listener, Failure> {
 }
 
 /// Answers connections until dropped.
-pub async fn serve(listener: Listener, handler: Arc<impl Handler>) {
+pub async fn serve(listener: &Listener, handler: Arc<impl Handler>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut tasks = JoinSet::new();
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {

@@ -41,7 +41,7 @@ impl Handler for Echo {
 fn start(state: &Path) -> (tokio::task::JoinHandle<()>, mpsc::Receiver<()>) {
     let (dropped, drops) = mpsc::channel(1);
     let listener = listen(state).unwrap();
-    (tokio::spawn(serve(listener, Arc::new(Echo { dropped }))), drops)
+    (tokio::spawn(async move { serve(&listener, Arc::new(Echo { dropped })).await }), drops)
 }
 
 #[tokio::test]

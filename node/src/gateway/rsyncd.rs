@@ -81,7 +81,7 @@ impl Rsyncd {
     }
 
     /// Serves what `service` has registered, until dropped: then its clients lose their connections.
-    pub async fn serve(self, service: Arc<Service>) {
+    pub async fn serve(&self, service: Arc<Service>) {
         let room = Arc::new(Semaphore::new(MAX_CLIENTS));
         let mut clients = JoinSet::new();
         loop {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinSet;
 use tracker_less::machine::Event;
 use tracker_less::net::{Events, NetEvent};
@@ -20,8 +20,8 @@ const MAX_ERRANDS: usize = 32;
 const MAX_ASKED: usize = 8;
 
 /// Takes what the swarm tells until it ends. A newer head is told to whoever waits for one.
-pub(super) async fn listen(node: Arc<Node>, mut events: Events, news: Arc<Notify>) {
-    let mut errands = JoinSet::new();
+pub(super) async fn listen(node: Arc<Node>, events: Arc<Mutex<Events>>, news: Arc<Notify>) {
+    let (mut errands, mut events) = (JoinSet::new(), events.lock().await);
     while let Some(event) = events.recv().await {
         while errands.try_join_next().is_some() {}
         let (shared, is_free) = (Arc::clone(&node), errands.len() < MAX_ERRANDS);

@@ -15,11 +15,12 @@ impl Service {
         let node = &self.node;
         let own = node.swarm.peer_id();
         let said = node.swarm.mirrors(module.id).await.into_iter().find(|mirror| mirror.peer() == own);
+        // For a while: whoever comes soon hears of it as well.
+        let _watch = node.swarm.watch(module.id).await;
         node.swarm.tell(Event::Release { module: module.id }).await;
         node.shelf.remove(&module.id);
         if let Some(seen) = node.seen(module)? {
             node.shelf.heard_of(&seen);
-            node.swarm.tell(Event::Watch { module: module.id }).await;
         }
         let Some(said) = said.filter(|_| self.serves()) else { return Ok(()) };
         let last = said.nomination();

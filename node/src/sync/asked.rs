@@ -38,7 +38,7 @@ pub(super) struct Shared {
     pub(super) answered: bool,
     /// Every way in was tried once.
     pub(super) first_round: bool,
-    /// Somebody of the DHT is there: further rounds may bring what the first did not.
+    /// Somebody of the DHT is there, and the last round met somebody new: a further one may bring what it did not.
     pub(super) hopeful: bool,
     /// Hints not yet dialled or asked.
     pub(super) hints: usize,

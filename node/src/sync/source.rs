@@ -205,7 +205,7 @@ struct Search {
 impl Search {
     async fn run(self, hints: Vec<Multiaddr>) {
         let mut asks = JoinSet::new();
-        self.node.swarm.tell(Event::Watch { module: self.module.id }).await;
+        let _watch = self.node.swarm.watch(self.module.id).await;
         if let Err(error) = self.node.recall(&self.module).await {
             self.note(error.to_string());
         }
@@ -219,6 +219,7 @@ impl Search {
             asks.spawn(self.clone().look_at(Arc::clone(seed)));
         }
         loop {
+            let before = lock(&self.shared).peers.len();
             let mut known = Vec::new();
             for nomination in self.node.swarm.mirrors(self.module.id).await {
                 self.follow(&nomination).await;
@@ -238,10 +239,13 @@ impl Search {
                 self.ask_connected(&mut asks).await;
                 while asks.join_next().await.is_some() {}
             }
-            let hopeful = self.node.swarm.in_dht().await;
+            let (in_dht, rows) = (self.node.swarm.in_dht().await, self.node.swarm.peers().await);
             {
                 let mut shared = lock(&self.shared);
-                (shared.first_round, shared.hopeful) = (true, hopeful);
+                // A round that met nobody new, with nobody left to ask, has the answer of the one before.
+                let met = shared.peers.len() > before || rows.iter().any(|row| !shared.peers.contains_key(&row.peer));
+                shared.hopeful = in_dht && (met || !shared.first_round);
+                shared.first_round = true;
             }
             self.news.notify_one();
             tokio::time::sleep(ROUND).await;

@@ -11,6 +11,8 @@ use super::pass::reference;
 use super::{Event, Output};
 use crate::error::Failure;
 use crate::service::Service;
+use crate::store::state::Role;
+use crate::sync::SyncError;
 use crate::sync::resolve::resolve;
 use crate::sync::source::Finder;
 use crate::sync::unix_now;
@@ -65,17 +67,22 @@ pub async fn mirrors(service: &Service, wish: &Target, out: &Output) -> Result<V
     {
         return Err(error.into());
     }
+    // This node's own tree, whatever its charter says.
+    let publishes = node.marks(&reference.module)?.registration().map_err(SyncError::from)?;
+    let publishes = publishes.is_some_and(|found| found.role == Role::Publisher);
     for row in rows {
-        say(&row, &heads, now, out).await;
+        let peer = row.nomination.peer();
+        let is_origin = (publishes && peer == node.swarm.peer_id())
+            || heads.first().is_some_and(|newest| newest.charter().trackers.contains(&peer));
+        say(&row, &heads, if is_origin { "origin" } else { "mirror" }, now, out).await;
     }
     Ok(Value::Null)
 }
 
-async fn say(row: &Row, heads: &[CheckedBundle], now: u64, out: &Output) {
+async fn say(row: &Row, heads: &[CheckedBundle], role: &str, now: u64, out: &Output) {
     let (peer, said) = (row.nomination.peer(), row.nomination.nomination());
     let part = f64::from(said.coverage.ten_thousandths()) / 10_000.0;
     let newest = heads.first().map_or(said.seq, |newest| newest.generation().seq);
-    let is_tracker = heads.first().is_some_and(|newest| newest.charter().trackers.contains(&peer));
     // Oldest first: of what is above what is held, the one that came out first.
     let lacked = heads.iter().rev().find(|bundle| bundle.generation() > said.generation());
     let lag_s = lacked.map_or(0, |oldest| now.saturating_sub(oldest.head().created));
@@ -83,10 +90,11 @@ async fn say(row: &Row, heads: &[CheckedBundle], now: u64, out: &Output) {
     let word = if row.failed { "failed here" } else { row.by };
     let age = now.saturating_sub(row.last_seen);
     let share = part * 100.0;
-    out.line(format!("{peer}  @{}  {share:.0} %  lag {lag_s} s  {rate}  {age} s ago  ({word})", said.seq)).await;
+    out.line(format!("{peer}  @{}  {share:.0} %  lag {lag_s} s  {rate}  {age} s ago  ({role}, {word})", said.seq))
+        .await;
     out.say(Event::Row(json!({
         "peer_id": peer.to_string(),
-        "role": if is_tracker { "publisher" } else { "mirror" },
+        "role": role,
         "seq": said.seq,
         "lag": newest.saturating_sub(said.seq),
         "lag_s": lag_s,

@@ -43,6 +43,8 @@ pub async fn forget(service: &Service, wish: &Forget) -> Result<Value, Failure> 
     let marks = service.node.marks(&module)?;
     marks.unregister()?;
     service.node.shelf.remove(&module.id);
+    // For a while: whoever comes soon hears that this mirror is none any more.
+    let _watch = service.node.swarm.watch(module.id).await;
     service.node.swarm.tell(MachineEvent::Release { module: module.id }).await;
     Ok(json!({ "reference": module.to_string() }))
 }
