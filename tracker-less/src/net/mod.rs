@@ -3,6 +3,7 @@
 
 mod address;
 mod behaviour;
+mod cipher;
 mod crowd;
 mod dial;
 mod doorway;

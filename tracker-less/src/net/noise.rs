@@ -14,7 +14,7 @@ use libp2p::{
 };
 use snow::HandshakeState;
 
-use super::sealed::Sealed;
+use super::{cipher::Cipher, sealed::Sealed};
 
 /// Name of the protocol, and prologue of the handshake.
 const PROTOCOL: &str = "/murmir/noise/1";
@@ -101,7 +101,7 @@ fn begin(key: &Keypair, initiates: bool) -> io::Result<(HandshakeState, Vec<u8>)
 }
 
 /// The peer that `proof` names, if it signed the Noise key that this handshake was made with.
-fn finish<C>(stream: C, state: HandshakeState, proof: &[u8]) -> io::Result<(PeerId, Sealed<C>)> {
+fn finish<C>(stream: C, mut state: HandshakeState, proof: &[u8]) -> io::Result<(PeerId, Sealed<C>)> {
     let unproven = || io::Error::new(io::ErrorKind::InvalidData, "the peer does not prove who it is");
     let (public, signature) = proof.split_at_checked(32).filter(|_| proof.len() == PROOF).ok_or_else(unproven)?;
     let public = PublicKey::from(ed25519::PublicKey::try_from_bytes(public).map_err(wrong)?);
@@ -109,7 +109,10 @@ fn finish<C>(stream: C, state: HandshakeState, proof: &[u8]) -> io::Result<(Peer
     if !public.verify(&[DOMAIN, noise_key].concat(), signature) {
         return Err(unproven());
     }
-    Ok((public.to_peer_id(), Sealed::new(stream, state.into_transport_mode().map_err(wrong)?)))
+    // The first key is that of the messages of whoever began (section 5.2, Split).
+    let (there, back) = state.dangerously_get_raw_split();
+    let (opens, seals) = if state.is_initiator() { (back, there) } else { (there, back) };
+    Ok((public.to_peer_id(), Sealed::new(stream, Cipher::new(&opens)?, Cipher::new(&seals)?)))
 }
 
 /// Sends one handshake message, its length (u16 BE) in front.
