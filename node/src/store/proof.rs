@@ -291,26 +291,33 @@ impl Encoder<'_> {
     }
 }
 
-/// A range whose proof held: its bytes and the pairs that lead to them. Only [`decode_range`] makes one.
+/// A range whose proof held: its bytes, where they stand in the encoding, and the pairs that lead to them. Only
+/// [`decode_range`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified {
+pub struct Verified<'a> {
     pub(super) id: ContentId,
     pub(super) size: u64,
     pub(super) offset: u64,
-    pub(super) data: Vec<u8>,
+    /// The bytes, group by group.
+    pub(super) groups: Vec<&'a [u8]>,
     /// By pre-order number in the tree of 16 KiB groups.
     pub(super) parents: Vec<(u64, Pair)>,
 }
 
-impl Verified {
+impl Verified<'_> {
     /// Where in the file the bytes belong.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The bytes.
-    pub fn data(&self) -> &[u8] {
-        &self.data
+    /// How many bytes.
+    pub fn length(&self) -> u64 {
+        self.groups.iter().map(|group| group.len() as u64).sum()
+    }
+
+    /// The bytes, in one piece.
+    pub fn data(&self) -> Vec<u8> {
+        self.groups.concat()
     }
 }
 
@@ -318,23 +325,27 @@ impl Verified {
 ///
 /// That a range holds says nothing about the size unless it reaches the end: a file is whole when all of its groups,
 /// the last among them, were proven under the same size.
-pub fn decode_range(id: &ContentId, size: u64, range: Range<u64>, bytes: &[u8]) -> Result<Verified, ProofError> {
+pub fn decode_range<'a>(
+    id: &ContentId,
+    size: u64,
+    range: Range<u64>,
+    bytes: &'a [u8],
+) -> Result<Verified<'a>, ProofError> {
     check_range(size, &range)?;
-    let data = Vec::with_capacity(index(range.end - range.start));
-    let mut decoder = Decoder { range: range.clone(), rest: bytes, data, parents: Vec::new() };
+    let mut decoder = Decoder { range: range.clone(), rest: bytes, groups: Vec::new(), parents: Vec::new() };
     decoder.node(Span { start: 0, len: size }, 0, id.0, true)?;
-    let Decoder { rest, data, parents, .. } = decoder;
+    let Decoder { rest, groups, parents, .. } = decoder;
     if !rest.is_empty() {
         return Err(ProofError::False { what: format!("{} bytes too many", rest.len()) });
     }
-    Ok(Verified { id: *id, size, offset: range.start, data, parents })
+    Ok(Verified { id: *id, size, offset: range.start, groups, parents })
 }
 
 /// Takes an encoding apart in its order; what does not hash to what is expected goes no further.
 struct Decoder<'a> {
     range: Range<u64>,
     rest: &'a [u8],
-    data: Vec<u8>,
+    groups: Vec<&'a [u8]>,
     parents: Vec<(u64, Pair)>,
 }
 
@@ -353,7 +364,7 @@ impl Decoder<'_> {
             if hash != expected {
                 return Err(wrong("the group"));
             }
-            self.data.extend_from_slice(leaf);
+            self.groups.push(leaf);
             self.rest = rest;
             return Ok(());
         }

@@ -108,6 +108,13 @@ impl Supply {
         }
     }
 
+    /// Takes back the bytes of a range that nobody reads any more.
+    pub fn recycle(&self, bytes: Vec<u8>) {
+        if let Self::Peer(client) = self {
+            client.recycle(bytes);
+        }
+    }
+
     /// The inner hashes of a large file, verified.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use super::frame::{Frame, FrameReader, FrameWriter, MAX_FRAME, within};
 use super::msg::{
     GetBatch, GetHave, GetHead, GetOutboard, GetPages, GetRange, HeadReply, Hello, Known, Message, Parts, Told, VERSION,
 };
+use super::spares::Spares;
 use super::{ContentId, Deadlines, Error, Have, ModuleId, rules};
 use crate::store::outboard::{self, Outboard, WIDE_GROUP};
 
@@ -45,6 +46,7 @@ struct Shared {
     received: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
     requests: AtomicU64,
+    spares: Arc<Spares>,
 }
 
 /// Traffic of one stream so far.
@@ -75,7 +77,8 @@ impl PeerClient {
     {
         let shared = Arc::new(Shared::default());
         let (read, write) = stream.split();
-        let mut reader = FrameReader::new(read, MAX_FRAME, deadlines.silence, shared.received.clone());
+        let mut reader = FrameReader::new(read, MAX_FRAME, deadlines.silence, shared.received.clone())
+            .reusing(shared.spares.clone());
         let mut writer = FrameWriter::new(write, deadlines.silence, shared.sent.clone());
         let (asks, mut asked) = mpsc::channel(IN_FLIGHT);
         let room = Arc::new(Semaphore::new(usize::try_from(IN_FLIGHT_KIB).unwrap_or(usize::MAX)));
@@ -170,6 +173,11 @@ impl PeerClient {
         let length = range.end.saturating_sub(range.start);
         let request = Message::GetRange(GetRange { module, id, size, start: range.start, length });
         self.one(request).await
+    }
+
+    /// Takes back the bytes of a range that nobody reads any more.
+    pub fn recycle(&self, bytes: Vec<u8>) {
+        self.shared.spares.give(bytes);
     }
 
     /// What makes new files from old ones. Not yet applied nor verified.

@@ -13,6 +13,7 @@ use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Error;
 use super::msg::Message;
+use super::spares::Spares;
 
 /// Longest frame a client accepts, bytes after the length field: 1 MiB of content and room for its proof.
 pub const MAX_FRAME: usize = (1 << 20) + (128 << 10);
@@ -77,12 +78,19 @@ pub struct FrameReader<R> {
     cap: usize,
     first: Option<u8>,
     received: Arc<AtomicU64>,
+    spares: Arc<Spares>,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Frames of at most `cap` bytes; within a frame each read may take `silence`.
     pub fn new(stream: R, cap: usize, silence: Duration, received: Arc<AtomicU64>) -> Self {
-        Self { stream, silence, cap, first: None, received }
+        Self { stream, silence, cap, first: None, received, spares: Arc::default() }
+    }
+
+    /// Filling buffers from `spares`.
+    #[must_use]
+    pub fn reusing(self, spares: Arc<Spares>) -> Self {
+        Self { spares, ..self }
     }
 
     /// Waits, without a deadline, until a frame begins. Can be dropped and called again: nothing is lost.
@@ -123,7 +131,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     async fn take(&mut self, length: usize) -> Result<Vec<u8>, Error> {
-        let mut bytes = vec![0; length];
+        let mut bytes = self.spares.take(length);
         self.fill(&mut bytes).await?;
         Ok(bytes)
     }

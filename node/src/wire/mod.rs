@@ -11,6 +11,7 @@ pub mod limit;
 pub mod msg;
 pub mod rules;
 pub mod server;
+mod spares;
 #[cfg(test)]
 mod tests;
 

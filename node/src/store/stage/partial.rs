@@ -1,7 +1,7 @@
 //! A file that arrives in verified ranges, in any order, over any number of runs.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use bao_tree::io::outboard::PreOrderOutboard;
 use bao_tree::io::sync::{encode_ranges_validated, valid_ranges};
 use bao_tree::{BaoTree, ByteRanges, ChunkRanges};
+use rustix::io::{Errno, pwritev};
 
 use super::{HASHES, PART, StageError, remove};
 use crate::manifest::ContentId;
@@ -71,12 +72,12 @@ impl Partial {
     }
 
     /// Writes a verified range of this very file.
-    pub fn write(&self, range: &Verified) -> Result<(), StageError> {
+    pub fn write(&self, range: &Verified<'_>) -> Result<(), StageError> {
         if (range.id, range.size) != (self.id, self.size) {
             return Err(StageError::False { id: self.id.hex() });
         }
         self.write_all(range).map_err(|e| self.failed("write", e))?;
-        *self.lock() -= ByteRanges::from(range.offset..range.offset + range.data.len() as u64);
+        *self.lock() -= ByteRanges::from(range.offset..range.offset + range.length());
         Ok(())
     }
 
@@ -133,11 +134,11 @@ impl Partial {
         made.map_err(|e: io::Error| self.failed("read", e))?.ok_or_else(damaged).map(Some)
     }
 
-    fn write_all(&self, range: &Verified) -> io::Result<()> {
+    fn write_all(&self, range: &Verified<'_>) -> io::Result<()> {
         {
             // The file system lets one writer in at a time, and those that wait there burn the processor.
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            self.data.write_all_at(&range.data, range.offset)?;
+            write_groups(&self.data, &range.groups, range.offset)?;
         }
         let neighbours = |a: &(u64, _), b: &(u64, _)| a.0 + 1 == b.0;
         for run in range.parents.chunk_by(neighbours) {
@@ -145,7 +146,7 @@ impl Partial {
             let bytes: Vec<u8> = run.iter().flat_map(|(_, pair)| pair.as_flattened()).copied().collect();
             self.hashes.write_all_at(&bytes, first * PAIR as u64)?;
         }
-        self.write_back(range.data.len() as u64)
+        self.write_back(range.length())
     }
 
     /// Has the disk write while the network still brings: the sync at the end then finds little to do.
@@ -188,6 +189,25 @@ fn resume(stage: &Dir, name: &str, size: u64) -> Result<Option<File>, FileError>
         Err(error) if !error.is_missing() => Err(error),
         _ => Ok(None),
     }
+}
+
+/// Writes groups one behind the other from `offset` on, from where they stand.
+fn write_groups(file: &File, groups: &[&[u8]], mut offset: u64) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = groups.iter().map(|group| IoSlice::new(group)).collect();
+    let mut rest = slices.as_mut_slice();
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match pwritev(file, rest, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                IoSlice::advance_slices(&mut rest, written);
+                offset += written as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Makes `name` anew, all holes.

@@ -308,11 +308,10 @@ impl Target {
         for (bytes, number) in bytes.chunks(group).zip(0u64..) {
             let start = start + number * WIDE_GROUP;
             let range = start..start + u64::try_from(bytes.len()).unwrap_or(0);
-            let proven = proof::encode_bytes((start, bytes), id, &self.hashes, range.clone())
-                .and_then(|encoded| proof::decode_range(id, size, range, &encoded));
-            match proven {
-                Ok(verified) => self.partial.write(&verified)?,
-                Err(_) => all_good = false,
+            let encoded = proof::encode_bytes((start, bytes), id, &self.hashes, range.clone());
+            match encoded.as_ref().map(|encoded| proof::decode_range(id, size, range, encoded)) {
+                Ok(Ok(verified)) => self.partial.write(&verified)?,
+                _ => all_good = false,
             }
         }
         Ok(all_good)
