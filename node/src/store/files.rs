@@ -16,7 +16,7 @@ use rustix::io::Errno;
 pub(crate) mod fault;
 
 /// Permissions of what is made here, until the caller sets others: nobody sees half a file.
-const PRIVATE_FILE: u32 = 0o600;
+const PRIVATE_FILE: u16 = 0o600;
 const PRIVATE_DIR: u32 = 0o700;
 /// The bits of `st_mode` that are permissions: rwx three times, set-id, sticky.
 const PERMISSIONS: u32 = 0o7777;
@@ -179,6 +179,32 @@ impl From<sys::Stat> for Stat {
     }
 }
 
+/// Permission bits, and the modification time in nanoseconds since the epoch where one is to be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// 12 bits.
+    pub mode: u16,
+    /// None: as it comes.
+    pub mtime: Option<i64>,
+}
+
+impl Default for Attributes {
+    /// Those of a file that was just made.
+    fn default() -> Self {
+        Self { mode: PRIVATE_FILE, mtime: None }
+    }
+}
+
+impl Attributes {
+    /// Gives them to a file that was just made, and written.
+    pub fn give(self, file: &File) -> io::Result<()> {
+        if self.mode != Self::default().mode {
+            sys::fchmod(file, Mode::from_raw_mode(self.mode.into()))?;
+        }
+        Ok(self.mtime.map_or(Ok(()), |mtime| sys::futimens(file, &times(mtime)))?)
+    }
+}
+
 /// An open directory. Names are single path components, checked at every call. A clone shares the descriptor.
 #[derive(Clone, Debug)]
 pub struct Dir {
@@ -265,7 +291,7 @@ impl Dir {
     /// Makes the file `name` (0600), to read and write; a name in use is an error, also a dangling link.
     pub fn create_new(&self, name: impl AsRef<[u8]>) -> Result<File, FileError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(PRIVATE_FILE);
+        let mode = Mode::from_raw_mode(PRIVATE_FILE.into());
         self.call("create", name.as_ref(), |n| sys::openat(&self.fd, n, flags, mode)).map(File::from)
     }
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::files::{Dir, FileError, Kind};
+use super::files::{Attributes, Dir, FileError, Kind};
 use super::outboard::Outboard;
 use super::proof::{hash_file, outboard_of, verify_small};
 use crate::manifest::ContentId;
@@ -94,22 +94,22 @@ impl Stage {
     }
 
     /// Stages a small file from all of its bytes.
-    pub fn put_small(&self, id: &ContentId, bytes: &[u8]) -> Result<(), StageError> {
+    pub fn put_small(&self, id: &ContentId, bytes: &[u8], attributes: Attributes) -> Result<(), StageError> {
         if !verify_small(id, bytes) {
             return Err(StageError::False { id: id.hex() });
         }
         // Under its own name at once: what a crash leaves half written is found by its hash when the stage is opened.
         let name = id.hex();
         match self.stage.create_new(&name) {
-            Ok(file) => self.fill(file, &name, bytes).inspect_err(|_| drop(remove(&self.stage, &name))),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.replace_small(&name, bytes),
+            Ok(file) => self.fill(file, &name, bytes, attributes).inspect_err(|_| drop(remove(&self.stage, &name))),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.replace_small(&name, bytes, attributes),
             Err(error) => Err(error.into()),
         }
     }
 
     /// Stages a file of any size from all of its bytes, with its outboard; false if they are not those of `id`.
-    pub fn put_whole(&self, id: &ContentId, bytes: &[u8]) -> Result<bool, StageError> {
-        match self.put_small(id, bytes) {
+    pub fn put_whole(&self, id: &ContentId, bytes: &[u8], attributes: Attributes) -> Result<bool, StageError> {
+        match self.put_small(id, bytes, attributes) {
             Err(StageError::False { .. }) => return Ok(false),
             other => other?,
         }
@@ -120,15 +120,16 @@ impl Stage {
     }
 
     /// Another copy may still be on its way into that file.
-    fn replace_small(&self, name: &str, bytes: &[u8]) -> Result<(), StageError> {
+    fn replace_small(&self, name: &str, bytes: &[u8], attributes: Attributes) -> Result<(), StageError> {
         let temporary = format!("{name}.{}{TEMPORARY}", self.copies.fetch_add(1, Ordering::Relaxed));
-        self.fill(self.stage.create_new(&temporary)?, &temporary, bytes)?;
+        self.fill(self.stage.create_new(&temporary)?, &temporary, bytes, attributes)?;
         Ok(self.stage.rename(&temporary, &self.stage, name)?)
     }
 
-    fn fill(&self, mut file: File, name: &str, bytes: &[u8]) -> Result<(), StageError> {
+    fn fill(&self, mut file: File, name: &str, bytes: &[u8], attributes: Attributes) -> Result<(), StageError> {
         let failed = |e| FileError::new("write", &self.stage.path().join(name), e);
-        Ok(file.write_all(bytes).map_err(failed)?)
+        file.write_all(bytes).map_err(failed)?;
+        Ok(attributes.give(&file).map_err(failed)?)
     }
 
     /// Opens the partial file `id` of `size` bytes, with what is left of it from before, or a new one. At most one at

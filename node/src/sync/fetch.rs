@@ -250,7 +250,7 @@ impl Download {
 
     /// The open partial file of a large content; opened with its first request, closed with its last.
     fn partial(&mut self, job: &Job) -> Result<Option<Arc<Partial>>, SyncError> {
-        let Job::Part { id, size, .. } = job else { return Ok(None) };
+        let Job::Part { want: Want { id, size, .. }, .. } = job else { return Ok(None) };
         if let Some(partial) = self.partials.get(id) {
             return Ok(Some(Arc::clone(partial)));
         }

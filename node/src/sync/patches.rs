@@ -221,9 +221,14 @@ impl Giver {
 mod tests {
     use super::*;
     use crate::manifest::ContentId;
+    use crate::store::files::Attributes;
 
     fn basis(size: u64, old_size: u64) -> Basis {
-        Basis { want: Want { id: ContentId([0; 32]), size, number: 0 }, path: TreePath::root(), old_size }
+        Basis {
+            want: Want { id: ContentId([0; 32]), size, number: 0, attributes: Attributes::default() },
+            path: TreePath::root(),
+            old_size,
+        }
     }
 
     #[test]

@@ -180,8 +180,12 @@ impl Placing<'_> {
             }
         }
         let (ready, name) = (&place.0, place.1.as_str());
-        ready.set_mode(name, step.mode)?;
-        set_mtime(ready, name.as_bytes(), step.mtime)
+        // Most of what was fetched came with them.
+        let now = ready.stat(name)?;
+        if now.mode != step.mode {
+            ready.set_mode(name, step.mode)?;
+        }
+        set_mtime(ready, name.as_bytes(), step.mtime.filter(|mtime| now.stamp.mtime != *mtime))
     }
 
     fn assemble_symlink(&self, ready: &Dir, step: &Step, target: &[u8], name: &str) -> Result<(), FileError> {

@@ -19,7 +19,7 @@ use crate::manifest::selection::Selection;
 use crate::manifest::walk::{Walk, WalkItem, root_node};
 use crate::reference::Reference;
 use crate::service::Service;
-use crate::store::files::Dir;
+use crate::store::files::{Attributes, Dir};
 use crate::store::stage::Stage;
 use crate::store::state::Role;
 use crate::sync::fetch::{Download, Progress};
@@ -110,7 +110,7 @@ pub async fn cat(service: &Service, wish: &Target, out: &Output) -> Result<Value
     let [WalkItem { entry: Entry { node: Kind::File { size, id, .. }, .. }, number, .. }] = items.as_slice() else {
         return Err(SyncError::UnknownPath { path: format!("{} (as one file)", reference.path) }.into());
     };
-    let want = Want { id: *id, size: *size, number: *number };
+    let want = Want { id: *id, size: *size, number: *number, attributes: Attributes::default() };
     let (own, home) = service.scratch()?;
     let result = copy_out(&reference, opened, want, &own, out).await;
     if let Err(error) = std::fs::remove_dir_all(&home) {

@@ -136,8 +136,8 @@ fn opening_removes_garbage() {
     let place = place();
     let good = ContentId(*blake3::hash(b"good").as_bytes());
     let stage = Stage::open(&place.murmir).unwrap();
-    stage.put_small(&good, b"good").unwrap();
-    assert!(matches!(stage.put_small(&good, b"bad"), Err(StageError::False { .. })));
+    stage.put_small(&good, b"good", Attributes::default()).unwrap();
+    assert!(matches!(stage.put_small(&good, b"bad", Attributes::default()), Err(StageError::False { .. })));
     let lone = format!("{}{PART}", "ab".repeat(32));
     for name in ["junk", &"cd".repeat(32), &lone] {
         stage.dir().create_new(name).unwrap();

@@ -49,7 +49,7 @@ impl Flight {
     pub(super) async fn run(self, job: Job) -> Outcome {
         let result = match job {
             Job::Batch(wants) => self.batch(wants).await,
-            Job::Part { id, size, range, number } => self.part(Want { id, size, number }, range).await,
+            Job::Part { want, range } => self.part(want, range).await,
         };
         result.unwrap_or_else(|error| match error {
             WireError::Lie { what } => Outcome::Lie(what.to_owned()),
@@ -69,7 +69,7 @@ impl Flight {
                     lacks.push(want);
                     continue;
                 };
-                match stage.put_small(&want.id, &bytes) {
+                match stage.put_small(&want.id, &bytes, want.attributes) {
                     Ok(()) => {}
                     Err(StageError::False { .. }) => {
                         return Outcome::Lie(format!("content {} has other bytes", want.id));
@@ -91,12 +91,17 @@ impl Flight {
         let answer = self.source.supply.range(module, file, range.clone(), hashes).await?;
         let Some(encoded) = answer else { return Ok(Outcome::Lacks(vec![want])) };
         let Some(partial) = self.partial else { return Ok(Outcome::Done) };
-        Ok(blocking(&self.workers, move || match proof::decode_range(&want.id, want.size, range, &encoded) {
-            Err(error) => Outcome::Lie(error.to_string()),
-            Ok(verified) => match partial.write(&verified) {
-                Ok(()) => Outcome::Done,
-                Err(error) => Outcome::Disk(error.into()),
-            },
+        let source = self.source;
+        Ok(blocking(&self.workers, move || {
+            let outcome = match proof::decode_range(&want.id, want.size, range, &encoded) {
+                Err(error) => Outcome::Lie(error.to_string()),
+                Ok(verified) => match partial.write(&verified) {
+                    Ok(()) => Outcome::Done,
+                    Err(error) => Outcome::Disk(error.into()),
+                },
+            };
+            source.supply.recycle(encoded);
+            outcome
         })
         .await)
     }

@@ -20,7 +20,7 @@ pub(super) enum Job {
     /// Whole small contents.
     Batch(Vec<Want>),
     /// A proven range of a larger one.
-    Part { id: ContentId, size: u64, range: Range<u64>, number: u64 },
+    Part { want: Want, range: Range<u64> },
 }
 
 impl Job {
@@ -32,8 +32,8 @@ impl Job {
                 entries: wants.iter().map(|want| want.number).collect(),
                 range: None,
             },
-            Self::Part { range, number, .. } => {
-                Piece { bytes: range.end - range.start, entries: vec![*number], range: Some(range.clone()) }
+            Self::Part { want, range } => {
+                Piece { bytes: range.end - range.start, entries: vec![want.number], range: Some(range.clone()) }
             }
         }
     }
@@ -42,7 +42,7 @@ impl Job {
     pub(super) fn content(&self) -> Option<ContentId> {
         match self {
             Self::Batch(_) => None,
-            Self::Part { id, .. } => Some(*id),
+            Self::Part { want, .. } => Some(want.id),
         }
     }
 }
@@ -95,7 +95,7 @@ fn cut_range(want: &Want, missing: Range<u64>, jobs: &mut Vec<Job>) {
     let mut start = missing.start;
     while start < missing.end {
         let end = ((start / PIECE + 1) * PIECE).min(missing.end);
-        jobs.push(Job::Part { id: want.id, size: want.size, range: start..end, number: want.number });
+        jobs.push(Job::Part { want: want.clone(), range: start..end });
         start = end;
     }
 }

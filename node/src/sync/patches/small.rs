@@ -89,7 +89,7 @@ fn apply(stage: &Stage, pieces: Vec<Piece>, made: &Made) -> Result<Option<Vec<Pi
         wants.push(piece.want);
     }
     let Some(files) = split(&prefix, &made.frame, wants.iter().map(|want| want.size)) else { return Ok(None) };
-    let staged = wants.par_iter().zip(files).map(|(want, bytes)| stage.put_whole(&want.id, &bytes));
+    let staged = wants.par_iter().zip(files).map(|(want, bytes)| stage.put_whole(&want.id, &bytes, want.attributes));
     let all_good = staged.try_reduce(|| true, |one, other| Ok(one && other))?;
     Ok(all_good.then_some(lacking))
 }
@@ -161,7 +161,7 @@ fn fill(stage: &Stage, found: Vec<Found>, made: &Made) -> Result<bool, SyncError
         &one.missing,
         one.piece.want.size,
     ) {
-        Some(bytes) => stage.put_whole(&one.piece.want.id, &bytes),
+        Some(bytes) => stage.put_whole(&one.piece.want.id, &bytes, one.piece.want.attributes),
         None => Ok(false),
     };
     let staged = there.par_iter().zip(literals).map(stage_one);

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::manifest::entry::{DirLink, Entry, Node};
 use crate::manifest::filter::Filter;
-use crate::store::files::fault;
+use crate::store::files::{Attributes, fault};
 use crate::store::index::Index;
 use crate::sync::dest::Destination;
 use crate::sync::plan::{self, Guard, Remote, Rules};
@@ -105,7 +105,7 @@ impl Scene {
         let own = root.child_or_make(".murmir").unwrap();
         let stage = Stage::open(&own).unwrap();
         for (_, bytes) in NEW {
-            stage.put_small(&ContentId::of(bytes.as_bytes()), bytes.as_bytes()).unwrap();
+            stage.put_small(&ContentId::of(bytes.as_bytes()), bytes.as_bytes(), Attributes::default()).unwrap();
         }
         Self { place, root, own, stage }
     }

@@ -19,6 +19,7 @@ pub use rules::{Backup, Rules, leads_out};
 use crate::manifest::ContentId;
 use crate::manifest::entry::Entry;
 use crate::manifest::path::TreePath;
+use crate::store::files::Attributes;
 
 /// A plan that deletes or replaces more than this share (percent) of what was there is refused without a word from the user.
 const GUARD_PERCENT: u64 = 25;
@@ -162,6 +163,11 @@ pub struct Step {
 }
 
 impl Step {
+    /// What a file gets that is made for it.
+    fn attributes(&self) -> Attributes {
+        Attributes { mode: self.mode, mtime: self.mtime }
+    }
+
     /// True if what stands there now is kept as a backup.
     pub fn backs_up(&self, backup: &Backup) -> bool {
         let Some(old) = self.replaces.as_ref().map(|old| &old.kind).filter(|old| **old != LocalKind::Dir) else {
@@ -247,6 +253,8 @@ pub struct Want {
     pub size: u64,
     /// Rank of the first entry that needs it.
     pub number: u64,
+    /// Those of one path that it is for.
+    pub attributes: Attributes,
 }
 
 impl Plan {
@@ -258,7 +266,7 @@ impl Plan {
             if let Change::File { id, size, origin: Origin::Fetch, number } = &step.change
                 && seen.insert(*id)
             {
-                wants.push(Want { id: *id, size: *size, number: *number });
+                wants.push(Want { id: *id, size: *size, number: *number, attributes: step.attributes() });
             }
         }
         wants.sort_unstable_by_key(|want| want.number);
@@ -297,7 +305,8 @@ impl Plan {
                 && let Some(LocalKind::File { size: old_size, .. }) = step.replaces.as_ref().map(|old| &old.kind)
                 && seen.insert(*id)
             {
-                bases.push((Want { id: *id, size: *size, number: *number }, step.path.clone(), *old_size));
+                let want = Want { id: *id, size: *size, number: *number, attributes: step.attributes() };
+                bases.push((want, step.path.clone(), *old_size));
             }
         }
         bases
