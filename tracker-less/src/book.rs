@@ -235,8 +235,11 @@ impl Book {
     pub fn expire(&mut self, now: u64) {
         if self.mirrors.values().any(|mirror| mirror.is_current(now)) {
             let last = |mirror: &Mirror| mirror.nomination.nomination().until.saturating_add(MAX_LIFETIME);
+            let before = self.mirrors.len();
             self.mirrors.retain(|_, mirror| last(mirror) >= now);
-            self.count();
+            if self.mirrors.len() < before {
+                self.count();
+            }
         }
     }
 
@@ -258,8 +261,11 @@ impl Book {
             return Entry::Refused;
         }
         if let Some(known) = self.mirrors.get_mut(&peer) {
+            let former = known.wide;
             (known.nomination, known.narrow, known.wide) = (nomination, narrow, wide);
-            self.count();
+            if former != wide {
+                self.count();
+            }
             return Entry::Taken;
         }
         let [a, b, c, d, e, f, g, h, ..] = *blake3::keyed_hash(&self.salt, &peer.to_bytes()).as_bytes();

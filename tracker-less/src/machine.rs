@@ -124,15 +124,14 @@ impl Machine {
                 Ok(nomination) => self.nomination(nomination, from, now, &mut actions),
                 Err(_) => Judgement::Reject,
             },
-            Event::Roster { bytes, list } => match CheckedRoster::verify(&bytes) {
-                Ok(roster) => self.roster(roster, list.as_deref(), now, &mut actions),
-                Err(_) => Judgement::Reject,
-            },
+            Event::Roster { bytes, list } => self.heard_roster(&bytes, list.as_deref(), now, &mut actions),
             Event::Verified { record: Verified::Bundle(bundle), .. } => self.bundle(bundle, &mut actions),
             Event::Verified { record: Verified::Nomination(nomination), from } => {
                 self.nomination(nomination, from, now, &mut actions)
             }
-            Event::Verified { record: Verified::Roster(roster), .. } => self.roster(roster, None, now, &mut actions),
+            Event::Verified { record: Verified::Roster(roster, list), .. } => {
+                self.roster(roster, list, now, &mut actions)
+            }
             Event::Measured { module, peer, outcome } => self.measured(module, peer, outcome, now),
             Event::Probed { module, peer, outcome } => self.probed(module, peer, outcome, now, &mut actions),
             Event::Addresses(addresses) => self.readdress(addresses, now, &mut actions),
@@ -284,13 +283,25 @@ impl Machine {
         }
     }
 
-    fn roster(&mut self, roster: CheckedRoster, list: Option<&[u8]>, now: u64, actions: &mut Vec<Action>) -> Judgement {
-        let module = roster.roster().module;
-        let Some(entry) = self.modules.get_mut(&module) else { return Judgement::Ignore };
-        let list = match list.map(|bytes| RosterList::read(roster.roster(), bytes)).transpose() {
-            Ok(list) => list,
-            Err(_) => return Judgement::Reject,
-        };
+    /// Verifies a roster, and its list where that is lacking here.
+    fn heard_roster(&mut self, bytes: &[u8], list: Option<&[u8]>, now: u64, actions: &mut Vec<Action>) -> Judgement {
+        let Ok(roster) = CheckedRoster::verify(bytes) else { return Judgement::Reject };
+        let Some(entry) = self.modules.get(&roster.roster().module) else { return Judgement::Ignore };
+        let list = list.filter(|_| entry.rosters.lacks(&roster));
+        match list.map(|bytes| RosterList::read(roster.roster(), bytes)).transpose() {
+            Ok(list) => self.roster(roster, list, now, actions),
+            Err(_) => Judgement::Reject,
+        }
+    }
+
+    fn roster(
+        &mut self,
+        roster: CheckedRoster,
+        list: Option<RosterList>,
+        now: u64,
+        actions: &mut Vec<Action>,
+    ) -> Judgement {
+        let Some(entry) = self.modules.get_mut(&roster.roster().module) else { return Judgement::Ignore };
         match entry.rostered(roster, list, self.peer, now, actions) {
             Offered::Taken => Judgement::Accept,
             Offered::Old | Offered::Stranger => Judgement::Ignore,

@@ -80,6 +80,12 @@ impl Rosters {
         complete
     }
 
+    /// Whether the list of this roster would be news.
+    pub fn lacks(&self, roster: &CheckedRoster) -> bool {
+        let known = self.kept.get(&roster.tracker()).and_then(|kept| kept.complete.as_ref());
+        known.is_none_or(|(known, _)| known.roster().issued < roster.roster().issued)
+    }
+
     /// When this tracker last spoke.
     pub fn issued(&self, tracker: &PeerId) -> Option<u64> {
         self.kept.get(tracker).map(|kept| kept.latest.roster().issued)

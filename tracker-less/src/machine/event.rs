@@ -119,8 +119,8 @@ pub enum Verified {
     Bundle(CheckedBundle),
     /// A mirror's own word.
     Nomination(CheckedNomination),
-    /// A tracker's word.
-    Roster(CheckedRoster),
+    /// A tracker's word, its list as well where that is here.
+    Roster(CheckedRoster, Option<RosterList>),
 }
 
 impl Verified {
@@ -132,7 +132,7 @@ impl Verified {
         match message.split_first() {
             Some((&BUNDLE, bytes)) => CheckedBundle::verify(bytes).map(Self::Bundle),
             Some((&NOMINATION, bytes)) => CheckedNomination::verify(bytes).map(Self::Nomination),
-            Some((&ROSTER, bytes)) => CheckedRoster::verify(bytes).map(Self::Roster),
+            Some((&ROSTER, bytes)) => CheckedRoster::verify(bytes).map(|roster| Self::Roster(roster, None)),
             _ => Err(RecordError::Malformed { what: "message" }),
         }
     }
@@ -142,7 +142,7 @@ impl Verified {
         match self {
             Self::Bundle(bundle) => bundle.module(),
             Self::Nomination(nomination) => nomination.nomination().module,
-            Self::Roster(roster) => roster.roster().module,
+            Self::Roster(roster, _) => roster.roster().module,
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
     run::{Command, Run, unix_now},
     store::Saved,
 };
-use crate::machine::Event;
+use crate::machine::{Event, Verified};
 
 /// A loop that ran for this long is replaced at once; one that fell sooner, after a pause.
 const STEADY: Duration = Duration::from_secs(60);
@@ -99,10 +99,8 @@ impl Legacy {
             });
             let nominations = known.map(|said| Event::Nomination { bytes: said.bytes().to_vec(), from: said.peer() });
             let rosters = fallen.duties.modules().flat_map(|module| machine.rosters(&module));
-            let rosters = rosters.map(|(roster, list)| Event::Roster {
-                bytes: roster.bytes().to_vec(),
-                list: Some(list.bytes().to_vec()),
-            });
+            let rosters = rosters
+                .map(|(roster, list)| Event::Verified { record: Verified::Roster(roster, Some(list)), from: own });
             (rosters.chain(nominations).collect(), fallen.saved())
         }));
         let (learned, saved): (Vec<Event>, Saved) = learned.unwrap_or_default();

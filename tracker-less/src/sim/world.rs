@@ -348,13 +348,14 @@ impl World {
                 self.nodes[to].heard.entry(bundle.generation()).or_insert((now, 0));
             }
             let is_news = self.feed(to, Event::Verified { record: record.clone(), from: peer }) == Judgement::Accept;
-            if is_news && let Verified::Bundle(bundle) = record {
+            if is_news && let Verified::Bundle(bundle) = &record {
                 let payload = [&[crate::machine::BUNDLE], bundle.bytes()].concat();
-                self.forward(to, Some(from), &Arc::new(message(payload)), 1);
+                self.forward(to, Some(from), &Arc::new(named(payload, Some(record))), 1);
             }
         }
         for (roster, list) in rosters {
-            self.feed(to, Event::Roster { bytes: roster.bytes().to_vec(), list: Some(list.bytes().to_vec()) });
+            // Verified by the other one: here that is enough, and it is most of the work.
+            self.feed(to, Event::Verified { record: Verified::Roster(roster, Some(list)), from: peer });
         }
     }
 
@@ -365,8 +366,8 @@ impl World {
         for other in asked.into_iter().filter(|other| self.reaches(at, *other)) {
             let found = self.nodes[other].machine.rosters(&self.module).into_iter().find(|(_, own)| own.cid() == list);
             if let Some((roster, list)) = found {
-                let (bytes, list) = (roster.bytes().to_vec(), Some(list.bytes().to_vec()));
-                self.feed(at, Event::Roster { bytes, list });
+                let from = self.nodes[other].peer;
+                self.feed(at, Event::Verified { record: Verified::Roster(roster, Some(list)), from });
                 return;
             }
         }
@@ -459,6 +460,10 @@ impl World {
 
 fn message(bytes: Vec<u8>) -> Message {
     let record = Verified::of_gossip(&bytes).ok();
+    named(bytes, record)
+}
+
+fn named(bytes: Vec<u8>, record: Option<Verified>) -> Message {
     let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(&bytes).as_bytes();
     Message { id: u64::from_be_bytes([a, b, c, d, e, f, g, h]), bytes, record }
 }
