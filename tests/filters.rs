@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process::Command;
 
-use murmir::manifest::filter::{Filter, FilterError, Manner, Scope, Side, Subject};
+use murmir::manifest::filter::{Filter, FilterError, Inside, Manner, Scope, Side, Subject};
 use murmir::manifest::path::TreePath;
 
 use crate::util::{Random, cases, first_seed};
@@ -58,9 +58,27 @@ const PARTS: [&str; 24] = [
     "é",
     "f**",
 ];
-/// What may stand in a file of a directory.
-const LINES: [&str; 12] =
-    ["- *.o", "+ foo", "- /a", "- b/", "!", "# no rule", "- a/b", "+ */", "-! *.c", "hide x*", "-p core", "- *"];
+/// What may stand in a file of a directory. Merged files stand at the top, or beside the file that names them.
+const LINES: [&str; 18] = [
+    "- *.o",
+    "+ foo",
+    "- /a",
+    "- b/",
+    "!",
+    "# no rule",
+    "- a/b",
+    "+ */",
+    "-! *.c",
+    "hide x*",
+    "-p core",
+    "- *",
+    ". .more",
+    ": .sub",
+    ":n .sub",
+    "-C",
+    "merge ./.more",
+    ":- .cvsignore",
+];
 
 fn fill(random: &mut Random, dir: &Path, depth: usize) {
     for _ in 0..2 + random.below(5) {
@@ -81,6 +99,13 @@ fn fill(random: &mut Random, dir: &Path, depth: usize) {
     if is_plain && random.once_in(3) {
         let lines: Vec<&str> = (0..1 + random.below(3)).map(|_| *random.pick(&LINES)).collect();
         fs::write(dir.join(".rules"), lines.join("\n") + "\n").expect("rules");
+    }
+    if is_plain && (depth == 0 || random.once_in(2)) {
+        // These name no further files: rsync, too, would read them in circles.
+        fs::write(dir.join(".more"), format!("{}\n", random.pick(&LINES[..12]))).expect("rules");
+    }
+    if is_plain && random.once_in(4) {
+        fs::write(dir.join(".sub"), format!("{}\n", random.pick(&LINES))).expect("rules");
     }
     if random.once_in(4) {
         fs::write(dir.join(".cvsignore"), format!("{} {}\n", random.pick(&PARTS), random.pick(&PARTS))).expect("rules");
@@ -179,12 +204,10 @@ fn walk(
     found: &mut BTreeSet<Vec<u8>>,
 ) -> Result<(), FilterError> {
     let here = source.join(std::ffi::OsStr::from_bytes(at.as_bytes()));
-    let files: Vec<Option<Vec<u8>>> = filter
-        .per_dir()
-        .iter()
-        .map(|files| fs::read(here.join(std::ffi::OsStr::from_bytes(&files.name))).ok())
-        .collect();
-    let scope = filter.enter(outer, at, false, &files)?;
+    let mut read = |path: &TreePath| {
+        Ok::<_, FilterError>(fs::read(source.join(std::ffi::OsStr::from_bytes(path.as_bytes()))).ok())
+    };
+    let scope = filter.enter(outer, Inside { dir: at, base: &TreePath::root(), above: false }, &mut read)?;
     for entry in fs::read_dir(&here).expect("a directory") {
         let entry = entry.expect("an entry");
         let name = murmir::manifest::path::Name::new(entry.file_name().as_bytes()).expect("a name");

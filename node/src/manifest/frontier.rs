@@ -101,7 +101,8 @@ impl<'a> Frontier<'a> {
         let (mut waiting, mut unruled, mut links) = (Vec::new(), Vec::new(), Vec::new());
         while waiting.len() + unruled.len() + links.len() < max {
             if let Some(dir) = self.unruled.pop() {
-                match rules_in(pages, self.selector, &dir.outer, &dir.at, &dir.link)? {
+                let top = self.top.as_ref().unwrap_or(&dir.link);
+                match rules_in(pages, self.selector, &dir.outer, (&dir.at, &dir.link), top)? {
                     Rules::Known(scope) => self.open.push(Expect::top(dir.at, &dir.link, scope)),
                     Rules::NeedPage(cid) => {
                         missing.pages.push(cid);

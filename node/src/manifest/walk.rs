@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::ContentId;
 use super::entry::{DirLink, Entry, Node};
-use super::filter::{FilterError, MAX_MERGE, Scope};
+use super::filter::{FilterError, Inside, MAX_MERGE, Scope};
 use super::follow::{Broken, Follow, Lookup, MAX_AGAIN, Target, follow, lookup};
 use super::page::{Child, Page, PageError, RootNode};
 use super::path::{Name, PathError, TreePath};
@@ -194,42 +194,76 @@ pub(super) enum Rules {
     NeedContent(ContentId, u64),
 }
 
-/// The rules inside the directory `at`, whose files of rules are looked up in its pages.
+/// What keeps rules from being known.
+enum Need<E: Error + Send + Sync + 'static> {
+    Page(Cid),
+    Content(ContentId, u64),
+    Failed(WalkError<E>),
+    Rule(FilterError),
+}
+
+impl<E: Error + Send + Sync + 'static> From<FilterError> for Need<E> {
+    fn from(error: FilterError) -> Self {
+        Self::Rule(error)
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<WalkError<E>> for Need<E> {
+    fn from(error: WalkError<E>) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The rules inside the directory `at`, whose files of rules are looked up in its pages; those that they merge, from `top` on.
 pub(super) fn rules_in<P: Pages>(
     pages: &P,
     selector: &Selector,
     outer: &Scope,
-    at: &TreePath,
-    link: &DirLink,
+    (at, link): (&TreePath, &DirLink),
+    top: &DirLink,
 ) -> Result<Rules, WalkError<P::Error>> {
     let filter = selector.filter();
     if filter.per_dir().is_empty() {
         return Ok(Rules::Known(outer.clone()));
     }
-    let above = selector.is_above(at);
-    let mut files = Vec::new();
-    for per_dir in filter.per_dir() {
-        let wanted = Name::new(&per_dir.name).ok().filter(|_| !above || per_dir.parents);
-        let found = match wanted {
+    let inside = Inside { dir: at, base: selector.base(), above: selector.is_above(at) };
+    let mut read = |path: &TreePath| -> Result<Option<Vec<u8>>, Need<P::Error>> {
+        let found = match path.name().filter(|_| path.parent().as_ref() == Some(at)) {
             Some(name) => lookup(pages, link, &name, 0)?,
-            None => Lookup::Absent,
+            None => find(pages, top, path)?,
         };
-        files.push(match found {
-            Lookup::Page(cid) => return Ok(Rules::NeedPage(cid)),
+        match found {
+            Lookup::Page(cid) => Err(Need::Page(cid)),
             Lookup::Entry(Entry { node: Node::File { size, .. }, .. }, _) if size > MAX_MERGE => {
-                return Err(WalkError::LargeFilter { at: at.clone() });
+                Err(Need::Failed(WalkError::LargeFilter { at: at.clone() }))
             }
             Lookup::Entry(Entry { node: Node::File { id, size, .. }, .. }, _) => {
-                match pages.content(&id).map_err(WalkError::Store)? {
-                    Some(content) => Some(content),
-                    None => return Ok(Rules::NeedContent(id, size)),
-                }
+                let content = pages.content(&id).map_err(WalkError::Store)?;
+                content.map(Some).ok_or(Need::Content(id, size))
             }
-            Lookup::Entry(..) | Lookup::Absent => None,
-        });
+            Lookup::Entry(..) | Lookup::Absent => Ok(None),
+        }
+    };
+    match filter.enter(outer, inside, &mut read) {
+        Ok(scope) => Ok(Rules::Known(scope)),
+        Err(Need::Page(cid)) => Ok(Rules::NeedPage(cid)),
+        Err(Need::Content(id, size)) => Ok(Rules::NeedContent(id, size)),
+        Err(Need::Failed(error)) => Err(error),
+        Err(Need::Rule(source)) => Err(WalkError::Filter { at: at.clone(), source }),
     }
-    let scope = filter.enter(outer, at, above, &files);
-    scope.map(Rules::Known).map_err(|source| WalkError::Filter { at: at.clone(), source })
+}
+
+/// Finds a path from the root on; symlinks are not followed.
+fn find<P: Pages>(pages: &P, top: &DirLink, path: &TreePath) -> Result<Lookup, WalkError<P::Error>> {
+    let (mut link, mut names) = (top.clone(), path.components().peekable());
+    while let Some(name) = names.next() {
+        match lookup(pages, &link, &name, 0)? {
+            Lookup::Entry(Entry { node: Node::Dir(inner), .. }, _) if names.peek().is_some() => link = inner,
+            Lookup::Entry(..) if names.peek().is_some() => return Ok(Lookup::Absent),
+            found => return Ok(found),
+        }
+    }
+    Ok(Lookup::Absent)
 }
 
 enum Frame {
@@ -270,7 +304,7 @@ impl<'a, P: Pages> Walk<'a, P> {
 
     /// Opens a directory whose first entry has the rank `first`.
     fn open_dir(&mut self, at: TreePath, link: &DirLink, outer: &Scope, first: u64) -> Result<(), WalkError<P::Error>> {
-        match rules_in(self.pages, self.selector, outer, &at, link)? {
+        match rules_in(self.pages, self.selector, outer, (&at, link), &self.top)? {
             Rules::Known(scope) => self.open(Expect::top(at, link, scope), first),
             Rules::NeedPage(cid) => Err(WalkError::Missing { cid: Box::new(cid) }),
             Rules::NeedContent(id, _) => Err(WalkError::MissingContent { id }),

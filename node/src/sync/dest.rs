@@ -14,7 +14,7 @@ use super::pass::{Kind, Request};
 use super::plan::{Local, LocalKind, LocalTree};
 use super::{Node, SyncError};
 use crate::manifest::ContentId;
-use crate::manifest::filter::{Filter, MAX_MERGE};
+use crate::manifest::filter::MAX_MERGE;
 use crate::manifest::path::{Name, TreePath};
 use crate::store::files::{Dir, FileError, Stamp, Stat};
 use crate::store::index::{Directory, Index};
@@ -173,21 +173,8 @@ impl Destination {
         Ok(found)
     }
 
-    /// The files of rules that stand here, by directory, in the order of [`Filter::per_dir`].
-    pub fn rule_files(&self, filter: &Filter, tree: &LocalTree) -> HashMap<TreePath, Vec<Option<Vec<u8>>>> {
-        let mut found: HashMap<TreePath, Vec<Option<Vec<u8>>>> = HashMap::new();
-        for (number, per_dir) in filter.per_dir().iter().enumerate() {
-            for path in tree.keys().filter(|path| path.name().is_some_and(|name| name.as_bytes() == per_dir.name)) {
-                let Some(content) = self.small_file(path) else { continue };
-                let files = found.entry(path.parent().unwrap_or_default()).or_default();
-                files.resize(filter.per_dir().len(), None);
-                files[number] = Some(content);
-            }
-        }
-        found
-    }
-
-    fn small_file(&self, path: &TreePath) -> Option<Vec<u8>> {
+    /// A file of rules that stands here.
+    pub fn small_file(&self, path: &TreePath) -> Option<Vec<u8>> {
         let (dir, name) = locate(&self.root, path).ok()?;
         let mut content = Vec::new();
         dir.open_file(&name).ok()?.take(MAX_MERGE).read_to_end(&mut content).ok()?;

@@ -328,9 +328,9 @@ fn make_plan(
     let (select, own) = (&request.select, &request.rules);
     // What could not be had may be what stands here: as in rsync, nothing is deleted then.
     let rules = &Rules { delete: own.delete && (tree.is_whole() || own.ignore_errors), ..own.clone() };
-    let files = if rules.delete { target.rule_files(select.filter(), &found.tree) } else { HashMap::new() };
+    let read = |path: &TreePath| found.tree.contains_key(path).then(|| target.small_file(path)).flatten();
     let root_listed = request.lists_root();
-    let guard = Guard { filter: select.filter(), files, root_listed };
+    let guard = Guard { filter: select.filter(), read: &read, root_listed };
     let trees: Vec<_> = bases.iter().map(|basis| (basis.kind, &basis.found.tree)).collect();
     let mut plan = plan::make(tree.entries.clone(), &found.tree, &trees, rules, &guard);
     if let Some(top) = tree.top.as_ref().filter(|_| root_listed) {

@@ -3,15 +3,15 @@
 
 mod parse;
 mod rule;
+mod scope;
 mod wild;
 
 pub use parse::{CVS_IGNORED, FilterError, Manner, Parsed, lines, parse};
 pub use rule::{Rule, Side, Sides, Subject, Traits};
+pub use scope::{Inside, Scope};
 pub use wild::Wild;
 
-use std::sync::Arc;
-
-use super::path::{TreePath, escape};
+use super::path::escape;
 use super::text::ByteText;
 
 /// Longest rule, bytes.
@@ -60,10 +60,6 @@ pub struct Filter {
     items: Vec<Item>,
     per_dir: Vec<PerDir>,
 }
-
-/// The rules of per-directory files that are in force in one directory, by the file's number.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Scope(Vec<Arc<Vec<Rule>>>);
 
 impl Filter {
     /// Adds what a rule's text means; `read` gives the content of the files that it merges.
@@ -164,76 +160,6 @@ impl Filter {
     pub fn per_dir(&self) -> &[PerDir] {
         &self.per_dir
     }
-
-    /// The scope above everything.
-    pub fn top(&self) -> Scope {
-        Scope(vec![Arc::default(); self.per_dir.len()])
-    }
-
-    /// The scope inside the directory `dir` of the tree, given the files found there, by number. `above` the transfer root
-    /// only files that look at parents count.
-    ///
-    /// # Errors
-    /// A file holds a rule that is refused.
-    pub fn enter(
-        &self,
-        outer: &Scope,
-        dir: &TreePath,
-        above: bool,
-        files: &[Option<Vec<u8>>],
-    ) -> Result<Scope, FilterError> {
-        let mut inner = outer.clone();
-        for (number, per_dir) in self.per_dir.iter().enumerate() {
-            let (Some(rules), file) = (inner.0.get_mut(number), files.get(number).and_then(Option::as_ref)) else {
-                continue;
-            };
-            let file = file.filter(|_| !above || per_dir.parents);
-            match file {
-                None if per_dir.manner.no_inherit => *rules = Arc::default(),
-                None => {}
-                Some(content) => {
-                    let inherited: &[Rule] = if per_dir.manner.no_inherit { &[] } else { rules };
-                    *rules = Arc::new(rules_of(content, per_dir.manner, dir, inherited)?);
-                }
-            }
-        }
-        Ok(inner)
-    }
-
-    /// What the first matching rule says; none if no rule does. In a directory that is `dying` perishable rules do not count.
-    pub fn verdict(&self, scope: &Scope, side: Side, subject: Subject<'_>, dying: bool) -> Option<bool> {
-        let counts = |rule: &&Rule| rule.sides.covers(side) && !(dying && rule.perishable) && rule.matches(subject);
-        self.items.iter().find_map(|item| match item {
-            Item::Rule(rule) => counts(&rule).then_some(rule.include),
-            Item::PerDir(number) => scope.0.get(*number)?.iter().find(counts).map(|rule| rule.include),
-        })
-    }
-}
-
-/// The rules of one file, followed by what is inherited.
-fn rules_of(content: &[u8], manner: Manner, dir: &TreePath, inherited: &[Rule]) -> Result<Vec<Rule>, FilterError> {
-    let start = if dir.is_root() { 0 } else { dir.as_bytes().len() + 1 };
-    let inner = Manner { words: false, exclude_self: false, ..manner };
-    let (mut rules, mut keep) = (Vec::new(), true);
-    for line in lines(content, manner) {
-        match parse(line, inner, Some(start))? {
-            Parsed::Rule(rule) => rules.push(rule),
-            Parsed::Clear => {
-                rules.clear();
-                keep = false;
-            }
-            Parsed::Cvs(_) | Parsed::Merge(..) | Parsed::PerDir(_) => {
-                return Err(FilterError::Unsupported { rule: escape(line) });
-            }
-        }
-        if rules.len() > MAX_RULES {
-            return Err(FilterError::TooMany);
-        }
-    }
-    if keep {
-        rules.extend_from_slice(inherited);
-    }
-    Ok(rules)
 }
 
 #[cfg(test)]

@@ -49,7 +49,13 @@ pub enum FilterError {
     /// Over 10,000.
     #[error("more than {} filter rules", super::MAX_RULES)]
     TooMany,
-    /// A merge file of a module that names further files, or a file name with a slash in it.
+    /// A file of rules of a tree merges one that is not there.
+    #[error("failed to open exclude file of the rule: {rule}")]
+    NoFile {
+        /// The rule, escaped.
+        rule: String,
+    },
+    /// A per-directory file with a slash in its name.
     #[error("not supported here: {rule}")]
     Unsupported {
         /// The rule, escaped.

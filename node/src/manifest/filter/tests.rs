@@ -1,4 +1,5 @@
 use super::*;
+use crate::manifest::path::TreePath;
 
 fn filter(rules: &[&str]) -> Filter {
     let mut filter = Filter::default();
@@ -55,25 +56,58 @@ fn sides_and_clearing() {
     assert_eq!(both("r"), (None, Some(false)));
 }
 
+/// The scope inside a directory of a tree with these files.
+fn enter(filter: &Filter, outer: &Scope, dir: &str, files: &[(&str, &str)]) -> Result<Scope, FilterError> {
+    let (dir, base) = (TreePath::new(dir.as_bytes()).expect("a path"), TreePath::root());
+    let find = |path: &TreePath| files.iter().find(|(name, _)| name.as_bytes() == path.as_bytes());
+    let mut read = |path: &TreePath| Ok(find(path).map(|(_, text)| text.as_bytes().to_vec()));
+    filter.enter(outer, Inside { dir: &dir, base: &base, above: false }, &mut read)
+}
+
+fn says(filter: &Filter, scope: &Scope, path: &str) -> Option<bool> {
+    filter.verdict(scope, Side::Remote, Subject { path: path.as_bytes(), below: 0, is_dir: false }, false)
+}
+
 #[test]
 fn files_of_directories_nest_anchor_and_clear() {
     let filter = filter(&[": .rules", "- *.bak"]);
-    let path = |text: &str| TreePath::new(text.as_bytes()).expect("a path");
-    let top = filter.top();
-    let a = filter.enter(&top, &path("a"), false, &[Some(b"- /x\n# no rule\n+ keep.bak\n".to_vec())]).expect("rules");
-    let deep = filter.enter(&a, &path("a/b"), false, &[None]).expect("rules");
-    let cleared = filter.enter(&a, &path("a/c"), false, &[Some(b"!\n- y".to_vec())]).expect("rules");
-    let says = |scope: &Scope, path: &str| {
-        filter.verdict(scope, Side::Remote, Subject { path: path.as_bytes(), below: 0, is_dir: false }, false)
-    };
-    assert_eq!(says(&a, "a/x"), Some(false));
-    assert_eq!(says(&deep, "a/b/x"), None);
-    assert_eq!(says(&deep, "a/b/keep.bak"), Some(true));
-    assert_eq!(says(&deep, "a/b/other.bak"), Some(false));
-    assert_eq!(says(&cleared, "a/c/keep.bak"), Some(false));
-    assert_eq!(says(&cleared, "a/c/y"), Some(false));
-    let nested = filter.enter(&top, &path("a"), false, &[Some(b". more".to_vec())]);
-    assert!(matches!(nested, Err(FilterError::Unsupported { .. })), "{nested:?}");
+    let files = [("a/.rules", "- /x\n# no rule\n+ keep.bak\n"), ("a/c/.rules", "!\n- y")];
+    let a = enter(&filter, &filter.top(), "a", &files).expect("rules");
+    let deep = enter(&filter, &a, "a/b", &files).expect("rules");
+    let cleared = enter(&filter, &a, "a/c", &files).expect("rules");
+    assert_eq!(says(&filter, &a, "a/x"), Some(false));
+    assert_eq!(says(&filter, &deep, "a/b/x"), None);
+    assert_eq!(says(&filter, &deep, "a/b/keep.bak"), Some(true));
+    assert_eq!(says(&filter, &deep, "a/b/other.bak"), Some(false));
+    assert_eq!(says(&filter, &cleared, "a/c/keep.bak"), Some(false));
+    assert_eq!(says(&filter, &cleared, "a/c/y"), Some(false));
+}
+
+#[test]
+fn files_of_directories_merge_and_name_others() {
+    let filter = filter(&[": .rules"]);
+    let files = [
+        ("a/.rules", "merge ./more\n. top\n- k\n: .sub\n+ s"),
+        ("a/more", "- /m"),
+        ("top", "- t"),
+        ("a/.sub", "- s"),
+        ("a/b/.sub", "+ k\n+ s"),
+        ("a/c/.rules", "!"),
+    ];
+    let a = enter(&filter, &filter.top(), "a", &files).expect("rules");
+    let (b, c) = (enter(&filter, &a, "a/b", &files).expect("rules"), enter(&filter, &a, "a/c", &files).expect("rules"));
+    let told =
+        |scope: &Scope, dir: &str| ["m", "t", "k", "s"].map(|name| says(&filter, scope, &format!("{dir}/{name}")));
+    assert_eq!(told(&a, "a"), [Some(false), Some(false), Some(false), Some(false)]);
+    // What a file nearer by says of `s` comes first, but in the place where its name was told.
+    assert_eq!(told(&b, "a/b"), [None, Some(false), Some(false), Some(true)]);
+    assert_eq!(told(&c, "a/c"), [None; 4]);
+    let missing = enter(&filter, &filter.top(), "a", &[("a/.rules", ". none")]);
+    assert!(matches!(missing, Err(FilterError::NoFile { .. })), "{missing:?}");
+    let circle = enter(&filter, &filter.top(), "a", &[("a/.rules", ". ./.rules")]);
+    assert!(matches!(circle, Err(FilterError::TooMany)), "{circle:?}");
+    let outside = enter(&filter, &filter.top(), "a", &[("a/.rules", ". ../../x")]);
+    assert!(matches!(outside, Err(FilterError::NoFile { .. })), "{outside:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The disk fails at every call in turn: no file is ever torn, nothing that was staged is lost, and the next pass completes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -115,7 +115,7 @@ impl Scene {
         let sizes = NEW.iter().map(|(_, bytes)| bytes.len() as u64).collect();
         let found = target.scan(&Index::memory(), &sizes, &|_, _| true).unwrap();
         let rules = Rules { delete: true, ..Rules::archive() };
-        let guard = Guard { filter: &Filter::default(), files: HashMap::new(), root_listed: true };
+        let guard = Guard { filter: &Filter::default(), read: &|_| None, root_listed: true };
         plan::make(remote(), &found.tree, &[], &rules, &guard)
     }
 

@@ -4,16 +4,15 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use super::{Backup, Change, LocalKind, LocalTree, Step};
-use crate::manifest::filter::{Filter, Scope, Side, Subject};
+use crate::manifest::filter::{Filter, FilterError, Inside, Scope, Side, Subject};
 use crate::manifest::path::{Name, TreePath};
 
-/// What deletion must spare: the filter, and the files of rules that stand in the destination, by directory.
-#[derive(Debug)]
+/// What deletion must spare: the filter, and the files of rules that stand in the destination.
 pub struct Guard<'a> {
     /// The rules.
     pub filter: &'a Filter,
-    /// Content of the per-directory files, in the order of [`Filter::per_dir`].
-    pub files: HashMap<TreePath, Vec<Option<Vec<u8>>>>,
+    /// Gives the content of a file of rules, if it stands there.
+    pub read: &'a dyn Fn(&TreePath) -> Option<Vec<u8>>,
     /// The root of the destination stands for a directory whose content was asked for.
     pub root_listed: bool,
 }
@@ -73,7 +72,7 @@ impl Doom<'_> {
                     continue;
                 }
             };
-            let inside = self.guard.enter(&outer, path).filter(|_| is_dir);
+            let inside = if is_dir { self.guard.enter(&outer, path) } else { None };
             let fate = if self.dirs.contains(path) {
                 inside.filter(|_| self.listed.contains(path)).map_or(Fate::Left, Fate::Compared)
             } else if self.wanted.contains(path) {
@@ -132,8 +131,8 @@ fn part(name: &Name, is_dir: bool) -> Part {
 impl Guard<'_> {
     /// The rules inside a directory of the destination; none where they are refused: then nothing is deleted there.
     fn enter(&self, outer: &Scope, dir: &TreePath) -> Option<Scope> {
-        let none = Vec::new();
-        self.filter.enter(outer, dir, false, self.files.get(dir).unwrap_or(&none)).ok()
+        let inside = Inside { dir, base: &TreePath::root(), above: false };
+        self.filter.enter(outer, inside, &mut |path| Ok::<_, FilterError>((self.read)(path))).ok()
     }
 
     fn protects(&self, scope: &Scope, path: &TreePath, is_dir: bool, dying: bool) -> bool {
