@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::{Exit, Failure};
-use crate::service::Settings;
+use crate::service::{Rates, Settings};
 use crate::store::state::State;
 
 /// The port of a serving node.
@@ -107,6 +107,7 @@ impl Config {
             mdns: self.mdns,
             name_server: self.name_server,
             serve,
+            rates: Rates::default(),
         }
     }
 }

@@ -207,6 +207,7 @@ impl From<SyncError> for Failure {
             SyncError::MaxDelete { .. } => plain(Exit::Guarded),
             SyncError::Limit { .. } => plain(Exit::Limit),
             SyncError::ConnectTimeout { .. } => plain(Exit::ConnectTimeout),
+            SyncError::Silent { .. } => plain(Exit::Timeout),
             SyncError::NoKey { .. } => plain(Exit::Usage).hint("murmir keygen NAME makes one"),
             SyncError::NotASigner { .. } => plain(Exit::Usage).hint("murmir rotate makes a new one, by the root key"),
             SyncError::NoRoot { .. } => {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
 use tokio::task::JoinSet;
@@ -72,6 +73,17 @@ pub struct Settings {
     pub name_server: Option<SocketAddr>,
     /// A lasting node: its own identity, DHT server, registrations served.
     pub serve: bool,
+    /// Bytes per second that others get, and that are brought.
+    pub rates: Rates,
+}
+
+/// Limits of bytes per second; none for no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rates {
+    /// To others.
+    pub up: Option<u64>,
+    /// From others.
+    pub down: Option<u64>,
 }
 
 /// Why a node does not start.
@@ -129,9 +141,10 @@ impl Service {
         let (shelf, notices) = Shelf::new(Arc::clone(&index));
         let (swarm, events, incoming) = net::start(config(&settings, &state, key)?).await?;
         let node = Arc::new(Node { state, index, swarm, shelf: Arc::new(shelf) });
-        let (news, limits) = (Arc::new(Notify::new()), Limits::new(Deadlines::default()));
+        let limits = Limits::new(Deadlines::default()).with_rate(settings.rates.up);
+        let news = Arc::new(Notify::new());
         let tasks = begin(&node, (incoming, events, notices), &limits, &news);
-        let (doorkeeper, passes) = (Mutex::default(), Passes::default());
+        let (doorkeeper, passes) = (Mutex::default(), Passes::with_rate(settings.rates.down));
         let mut service = Self { node, settings, news, doorkeeper, limits, passes, tasks, _lock: lock };
         if service.serves() {
             service.load_registered().await?;

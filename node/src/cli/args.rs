@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::{ArgAction, Parser, Subcommand};
 
 use super::foreign::Foreign;
-use crate::options::{FetchOptions, MirrorOptions, PublishOptions, RsyncOptions, Rules, duration, size};
+use crate::options::{FetchOptions, MirrorOptions, PublishOptions, RsyncOptions, Rules, duration, rates, size};
+use crate::service::Rates;
 
 /// rsync's agility with a swarm behind it: publish a signed tree, mirror it with one command, fetch it from whoever has it
 #[derive(Debug, Parser)]
@@ -79,14 +80,7 @@ pub enum Command {
     /// Sign a directory as the next generation of a module
     Publish(PublishOptions),
     /// Run a node in the foreground
-    Serve {
-        /// An address others reach this node at (may be repeated)
-        #[arg(long, value_name = "MULTIADDR", env = "MURMIR_EXTERNAL", value_delimiter = ' ')]
-        external: Vec<String>,
-        /// Serve stock rsync clients here too, by the installed rsync
-        #[arg(long, value_name = "ADDR", env = "MURMIR_RSYNCD")]
-        rsyncd: Option<SocketAddr>,
-    },
+    Serve(Serve),
     /// Publish a directory and serve it, also on the local network
     Share {
         /// The directory
@@ -244,6 +238,21 @@ pub enum Command {
         #[arg(long, conflicts_with = "what")]
         stdin: bool,
     },
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Serve {
+    /// An address others reach this node at (may be repeated)
+    #[arg(long, value_name = "MULTIADDR", env = "MURMIR_EXTERNAL", value_delimiter = ' ')]
+    pub external: Vec<String>,
+    /// Serve stock rsync clients here too, by the installed rsync
+    #[arg(long, value_name = "ADDR", env = "MURMIR_RSYNCD")]
+    pub rsyncd: Option<SocketAddr>,
+    /// Most bytes per second, in units of 1024 unless one is given: to all others together and of all passes together, or UP:DOWN,
+    /// either of which may be empty; stock rsync clients get as much each
+    #[arg(long, value_name = "RATE", env = "MURMIR_BWLIMIT", value_parser = rates)]
+    pub bwlimit: Option<Rates>,
 }
 
 /// Arguments of `rotate`.

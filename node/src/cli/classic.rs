@@ -101,7 +101,7 @@ impl Classic {
         words.push("--".into());
         words.extend(places);
         let OwnOptions { adopt, no_classic: never, classic_only: only, .. } = options.own;
-        let deletes = habit == Habit::Mirror || (habit == Habit::Fetch && options.deletion.delete > 0);
+        let deletes = habit == Habit::Mirror || (habit == Habit::Fetch && options.deletion.is_on());
         let obstacle = match &dest {
             Some(dest) if habit == Habit::Fetch && dest == "-" => Some("a file to stdout"),
             _ if !options.choice.regex.is_empty() => Some("--regex"),
@@ -209,6 +209,7 @@ fn given(matches: &ArgMatches) -> Vec<OsString> {
         match arg.get_action() {
             ArgAction::Append | ArgAction::Set if arg.get_num_args().is_none_or(|range| range.takes_values()) => {
                 let values = matches.get_raw(id).into_iter().flatten();
+                let values = values.map(|value| if id == "bwlimit" { inward(value) } else { value });
                 words.extend(indices.iter().copied().zip(values.map(|value| with_value(arg, value))));
             }
             ArgAction::Count => {
@@ -222,6 +223,15 @@ fn given(matches: &ArgMatches) -> Vec<OsString> {
     words.extend((0..matches.get_count("verbose")).map(|_| (0, "-v".into())));
     words.sort_by_key(|(index, _)| *index);
     words.into_iter().map(|(_, word)| word).collect()
+}
+
+/// What of `UP:DOWN` rsync knows: what comes in, 0 for no limit.
+fn inward(value: &OsStr) -> &OsStr {
+    match value.to_str().and_then(|text| text.split_once(':')) {
+        None => value,
+        Some((_, "")) => OsStr::new("0"),
+        Some((_, down)) => OsStr::new(down),
+    }
 }
 
 fn plain(arg: &Arg) -> OsString {
@@ -253,6 +263,7 @@ mod tests {
         for (line, expected) in [
             ("-avz --exclude=b --include=a --delete", "-v --archive --compress --exclude=b --include=a --delete"),
             ("--include a -f -_b -F --exclude c -F", "--include=a --filter=-_b -F --exclude=c -F"),
+            ("--bwlimit=1:2m --bwlimit 3:", "--bwlimit=2m --bwlimit=0"),
             ("--no-perms -a --adopt --max-delete=7", "--no-perms --archive --max-delete=7"),
             (
                 "--bwlimit=1m --timeout=9 --port 99 -n -ii",

@@ -8,8 +8,8 @@ use crate::error::{Exit, Failure};
 /// What becomes of a flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// It tunes rsync's own wire, or says what is so anyway.
-    NoOp,
+    /// It tunes rsync's own wire, or says what is so anyway; how that is here.
+    NoOp(&'static str),
     /// Exit 4: to come, or not carried by the manifest.
     Unbuilt,
     /// Exit 1, and why.
@@ -25,44 +25,55 @@ const BATCH: Fate = Nonsense("there is no batch: any mirror's disk is one");
 const NAMES: Fate = Nonsense("names are bytes, and stay what they are");
 const SEED: Fate = Nonsense("contents are known by their BLAKE3 hash");
 
+const ZIP: Fate = NoOp("of no effect: answers are compressed by zstd wherever that pays");
+const DELTA: Fate = NoOp("of no effect: what changed in a file is found as it pays; --no-delta fetches files whole");
+const SUMS: Fate = NoOp("of no effect: contents are known by their BLAKE3 hash");
+const TUNING: Fate = NoOp("of no effect: it tunes rsync's own wire");
+const SHELL: Fate = NoOp("of no effect: names never pass a shell");
+const OWNERS: Fate = NoOp("always so: a tree has no owners");
+const DEVICES: Fate = NoOp("always so: a tree has no devices");
+const ADDRESS: Fate = NoOp("of no effect: peers are reached by the addresses they tell; --listen names ours");
+
 /// Long name (of one letter: none), letter, whether a value follows, fate.
 type Flag = (&'static str, Option<char>, bool, Fate);
 
 const FLAGS: &[Flag] = &[
-    ("compress", Some('z'), false, NoOp),
-    ("whole-file", Some('W'), false, NoOp),
-    ("no-whole-file", None, false, NoOp),
-    ("no-W", None, false, NoOp),
-    ("block-size", Some('B'), true, NoOp),
-    ("inc-recursive", None, false, NoOp),
-    ("i-r", None, false, NoOp),
-    ("no-inc-recursive", None, false, NoOp),
-    ("no-i-r", None, false, NoOp),
-    ("checksum-choice", None, true, NoOp),
-    ("cc", None, true, NoOp),
-    ("compress-choice", None, true, NoOp),
-    ("zc", None, true, NoOp),
-    ("compress-level", None, true, NoOp),
-    ("zl", None, true, NoOp),
-    ("skip-compress", None, true, NoOp),
-    ("blocking-io", None, false, NoOp),
-    ("outbuf", None, true, NoOp),
-    ("old-args", None, false, NoOp),
-    ("secluded-args", Some('s'), false, NoOp),
-    ("trust-sender", None, false, NoOp),
-    ("sockopts", None, true, NoOp),
-    ("protocol", None, true, NoOp),
-    ("numeric-ids", None, false, NoOp),
-    ("no-owner", None, false, NoOp),
-    ("no-o", None, false, NoOp),
-    ("no-group", None, false, NoOp),
-    ("no-g", None, false, NoOp),
-    ("no-devices", None, false, NoOp),
-    ("no-specials", None, false, NoOp),
-    ("no-D", None, false, NoOp),
-    ("no-motd", None, false, NoOp),
-    ("fsync", None, false, NoOp),
-    ("preallocate", None, false, NoOp),
+    ("compress", Some('z'), false, ZIP),
+    ("whole-file", Some('W'), false, DELTA),
+    ("no-whole-file", None, false, DELTA),
+    ("no-W", None, false, DELTA),
+    ("block-size", Some('B'), true, DELTA),
+    ("i-r", None, false, NoOp("of no effect: the list of files is the signed tree, read as far as it is wanted")),
+    ("checksum-choice", None, true, SUMS),
+    ("cc", None, true, SUMS),
+    ("compress-choice", None, true, ZIP),
+    ("zc", None, true, ZIP),
+    ("compress-level", None, true, ZIP),
+    ("zl", None, true, ZIP),
+    ("skip-compress", None, true, ZIP),
+    ("blocking-io", None, false, TUNING),
+    ("outbuf", None, true, NoOp("of no effect: every line is flushed as it is written")),
+    ("old-args", None, false, SHELL),
+    ("secluded-args", Some('s'), false, SHELL),
+    ("trust-sender", None, false, NoOp("of no effect: nobody is trusted: everything is checked against the signature")),
+    ("sockopts", None, true, TUNING),
+    ("protocol", None, true, TUNING),
+    ("numeric-ids", None, false, OWNERS),
+    ("no-owner", None, false, OWNERS),
+    ("no-o", None, false, OWNERS),
+    ("no-group", None, false, OWNERS),
+    ("no-g", None, false, OWNERS),
+    ("no-devices", None, false, DEVICES),
+    ("no-specials", None, false, DEVICES),
+    ("no-D", None, false, DEVICES),
+    (
+        "no-motd",
+        None,
+        false,
+        NoOp("of no effect: peers have no message of the day; of a daemon's only our line is read"),
+    ),
+    ("fsync", None, false, NoOp("always so: what switches is on the disk before")),
+    ("preallocate", None, false, NoOp("of no effect: files are staged as their bytes come")),
     ("owner", Some('o'), false, Unbuilt),
     ("group", Some('g'), false, Unbuilt),
     ("D", Some('D'), false, Unbuilt),
@@ -73,17 +84,26 @@ const FLAGS: &[Flag] = &[
     ("atimes", Some('U'), false, Unbuilt),
     ("crtimes", Some('N'), false, Unbuilt),
     ("fake-super", None, false, Unbuilt),
-    ("sparse", Some('S'), false, NoOp),
-    ("ipv4", Some('4'), false, NoOp),
-    ("ipv6", Some('6'), false, NoOp),
-    ("one-file-system", Some('x'), false, NoOp),
-    ("ignore-times", Some('I'), false, NoOp),
-    ("fuzzy", Some('y'), false, NoOp),
-    ("temp-dir", Some('T'), true, NoOp),
-    ("timeout", None, true, NoOp),
-    ("port", None, true, NoOp),
-    ("address", None, true, NoOp),
-    ("password-file", None, true, NoOp),
+    ("sparse", Some('S'), false, NoOp("of no effect: files are written as their bytes come, zeros too")),
+    ("ipv4", Some('4'), false, ADDRESS),
+    ("ipv6", Some('6'), false, ADDRESS),
+    (
+        "one-file-system",
+        Some('x'),
+        false,
+        NoOp("of no effect: a module has no mount points: publish decides about them"),
+    ),
+    ("ignore-times", Some('I'), false, NoOp("of no effect: contents are compared in any case")),
+    ("fuzzy", Some('y'), false, NoOp("always so: a content that is here under any name is not brought again")),
+    (
+        "temp-dir",
+        Some('T'),
+        true,
+        NoOp("of no effect: files are staged in .murmir/ of the destination, on its own file system"),
+    ),
+    ("port", None, true, NoOp("where the rsync daemon listens that tells of the swarm")),
+    ("address", None, true, NoOp("of no effect: --listen names the addresses of this run")),
+    ("password-file", None, true, NoOp("of no effect: peers ask for none; where rsync itself is run, it gets it")),
     ("rsh", Some('e'), true, WIRE),
     ("rsync-path", None, true, WIRE),
     ("remote-option", Some('M'), true, WIRE),
@@ -133,9 +153,9 @@ impl Foreign {
     /// What each flag of the table does here.
     pub fn explain(&self) -> Vec<String> {
         let said = |flag: &&'static Flag| match flag.3 {
-            NoOp => format!("{}: of no effect: it tunes rsync's own wire, or says what is so anyway", shown(flag)),
-            Unbuilt => format!("{}: not built yet", shown(flag)),
-            Nonsense(why) => format!("{}: refused: {why}", shown(flag)),
+            NoOp(why) => format!("{}: {why}", shown(flag)),
+            Unbuilt => format!("{}: refused (4): a tree does not carry it", shown(flag)),
+            Nonsense(why) => format!("{}: refused (1): {why}", shown(flag)),
         };
         self.given.iter().map(said).collect()
     }
@@ -143,7 +163,7 @@ impl Foreign {
     /// Refuses what cannot be done: 1 for nonsense, 4 for what is not built yet.
     pub fn check(&self) -> Result<(), Failure> {
         let refusals = self.given.iter().filter_map(|flag| match flag.3 {
-            NoOp => None,
+            NoOp(_) => None,
             Unbuilt => Some(Failure::new(Exit::Unsupported, format_args!("{} is not built yet", shown(flag)))),
             Nonsense(why) => Some(Failure::usage(format_args!("{} makes no sense here: {why}", shown(flag)))),
         });

@@ -15,6 +15,7 @@ use super::args::{Args, Command, Global};
 use super::attach;
 use super::classic::Classic;
 use super::doctor;
+use super::explain;
 use super::from;
 use super::keys;
 use super::manual;
@@ -30,7 +31,7 @@ use crate::control;
 use crate::error::{Exit, Failure};
 use crate::manifest::text::ByteText;
 use crate::options::{FetchOptions, MirrorOptions, PublishOptions};
-use crate::service::{Service, Settings};
+use crate::service::{Rates, Service, Settings};
 use crate::store::files::escape;
 use crate::ui::{Ui, is_coloured};
 use crate::verbs::compare::{Compare, Tree};
@@ -96,7 +97,7 @@ fn keep_buffers() {
 /// Verbs that run until somebody ends them.
 fn stays(verb: &Command) -> bool {
     match verb {
-        Command::Serve { .. } | Command::Share { .. } => true,
+        Command::Serve(_) | Command::Share { .. } => true,
         Command::Mirror { options, .. } => options.watch,
         _ => false,
     }
@@ -144,11 +145,10 @@ async fn dispatch(args: Args, matches: &ArgMatches, config: &Config, ui: &Ui) ->
         }
         Command::Nominate { what: Some(what), .. } => nominate::tell(config, ui, &what).await,
         Command::Nominate { .. } => nominate::receive(config).await,
-        Command::Serve { external, rsyncd } => serve::serve(config, ui, &external, rsyncd).await,
+        Command::Serve(wish) => serve::serve(config, ui, &wish).await,
         Command::Share { dir } => serve::share(config, ui, &absolute(&dir)?).await,
         Command::Rsync { options, foreign } if options.explain => {
-            foreign.check()?;
-            rsync::explain(&foreign).iter().try_for_each(|line| ui.line(line))
+            explain::explain(&foreign).iter().try_for_each(|line| ui.line(line))
         }
         other => {
             if let Command::Publish(options) = &other {
@@ -275,10 +275,19 @@ async fn one(config: &Config, client: Option<control::Client>, verb: Verb, scree
     }
     let mut settings = config.settings(false);
     settings.peers.extend(hints);
+    settings.rates = rates(&verb);
     if is_local(&verb) {
         (settings.listen, settings.dht, settings.mdns) = (Vec::new(), false, false);
     }
     alone(settings, verb, screen).await
+}
+
+/// What a node of the verb's own sends and brings at most.
+pub fn rates(verb: &Verb) -> Rates {
+    match verb {
+        Verb::Pass(pass) => pass.rates,
+        _ => Rates::default(),
+    }
 }
 
 /// What the node does under its own user, rather than this process.
@@ -424,7 +433,7 @@ fn fetch(options: &FetchOptions, global: &Global) -> Result<Verb, Failure> {
             let pass = transfer::pass(Habit::Fetch, reference, dest, &options.transfer, global.verbose)?;
             Ok(Verb::Pass(Box::new(pass)))
         }
-        _ => transfer::listing(Habit::Fetch, reference, &options.transfer),
+        _ => transfer::listing(Habit::Fetch, reference, &options.transfer, global.verbose),
     }
 }
 

@@ -1,6 +1,5 @@
 //! `serve`, `share` and `mirror --watch`: a node in the foreground.
 
-use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +8,8 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::run::attended;
+use super::args::Serve;
+use super::run::{attended, rates};
 use super::screen::Screen;
 use crate::config::{Config, addresses};
 use crate::control::{self, Handler, Reply};
@@ -27,12 +27,14 @@ const FRESH_FOR: u64 = 14 * 24 * 3600;
 ///
 /// # Errors
 /// The node does not start.
-pub async fn serve(config: &Config, ui: &Ui, external: &[String], rsyncd: Option<SocketAddr>) -> Result<(), Failure> {
+pub async fn serve(config: &Config, ui: &Ui, wish: &Serve) -> Result<(), Failure> {
     let mut settings = config.settings(true);
-    settings.external = addresses("--external", external)?;
+    settings.external = addresses("--external", &wish.external)?;
+    settings.rates = wish.bwlimit.unwrap_or_default();
+    let up = settings.rates.up;
     let mut node = Running::start(settings, config).await?;
-    let stock = match rsyncd {
-        Some(address) => Some(Rsyncd::listen(address).await?),
+    let stock = match wish.rsyncd {
+        Some(address) => Some(Rsyncd::listen(address, up).await?),
         None => None,
     };
     for address in node.service.addresses().await {
@@ -84,7 +86,9 @@ pub async fn share(config: &Config, ui: &Ui, dir: &Path) -> Result<(), Failure> 
 /// # Errors
 /// The node does not start, or the first pass fails.
 pub async fn watch(config: &Config, screen: &Screen, verb: Verb) -> Result<(), Failure> {
-    let mut node = Running::start(config.settings(true), config).await?;
+    let mut settings = config.settings(true);
+    settings.rates = rates(&verb);
+    let mut node = Running::start(settings, config).await?;
     let service = Arc::clone(&node.service);
     let value = node.unless_ended(attended(&service, verb, screen)).await?;
     screen.finish(&value)?;

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::attach::origin::Origin;
 use crate::error::{Exit, Failure};
 use crate::manifest::follow::Follow;
+use crate::manifest::path::escape;
 use crate::manifest::selection::Selection;
 use crate::manifest::text::ByteText;
 use crate::options::{OutputOptions, Rules as RuleOptions, RulesError, Switch, TransferOptions, read};
@@ -16,7 +17,7 @@ use crate::verbs::format::Numbers;
 use crate::verbs::levels::Levels;
 use crate::verbs::list::Ls;
 use crate::verbs::pass::Pass;
-use crate::verbs::show::Show;
+use crate::verbs::show::{Show, has};
 
 use super::run::absolute;
 
@@ -49,13 +50,16 @@ pub fn pass(
 ) -> Result<Pass, Failure> {
     let (own, deletion) = (&options.own, &options.deletion);
     let selection = selection(habit, options)?;
-    let show = show(habit, options, verbose)?;
+    let deletes_last = options.deletion.is_last() || (habit == Habit::Mirror && options.deletion.delete == 0);
+    let announced = announced(selection.recursive, options);
+    let show = Show { announced, deletes_last, ..show(habit, options, verbose)? };
     Ok(Pass {
         mirror: habit == Habit::Mirror,
         reference,
         more: Vec::new(),
         dest: absolute(dest)?,
         dest_slash: dest.as_os_str().as_bytes().ends_with(b"/"),
+        dest_name: escape(trimmed(dest.as_os_str().as_bytes())),
         dry_run: options.dry_run,
         rules: rules(habit, options, &show)?,
         show,
@@ -76,7 +80,8 @@ pub fn pass(
         http: Vec::new(),
         web_seeds: web_addresses("--web-seed", &options.own.web_seed)?,
         no_delta: own.no_delta,
-        bwlimit: options.limits.bwlimit,
+        rates: options.limits.bwlimit.unwrap_or_default(),
+        timeout: options.limits.timeout.filter(|seconds| *seconds > 0),
         contimeout: options.limits.contimeout.filter(|seconds| *seconds > 0),
         stop_after: stop_after(options)?,
         wait_lock: own.wait_lock.map(|wait| wait.as_secs()),
@@ -88,15 +93,34 @@ pub fn pass(
     })
 }
 
+fn trimmed(name: &[u8]) -> &[u8] {
+    match name {
+        [rest @ .., b'/'] if !rest.is_empty() => trimmed(rest),
+        all => all,
+    }
+}
+
 /// The listing of a reference in place of a transfer.
 ///
 /// # Errors
 /// As [`selection`].
-pub fn listing(habit: Habit, reference: String, options: &TransferOptions) -> Result<Verb, Failure> {
+pub fn listing(habit: Habit, reference: String, options: &TransferOptions, verbose: u8) -> Result<Verb, Failure> {
     let selection = selection(Habit::Rsync, options)?;
     let (recursive, numbers) = (selection.recursive, numbers(&options.output));
     let links = options.switches.is(Switch::Links, habit != Habit::Rsync);
-    Ok(Verb::Ls(Ls { reference, long: true, links, recursive, selection, numbers, itself: true }))
+    let (levels, quiet) = (levels(&options.output, verbose)?, options.output.quiet);
+    let announced = announced(recursive, options);
+    let list = Ls { reference, long: true, links, recursive, selection, numbers, itself: true, ..Ls::default() };
+    Ok(Verb::Ls(Ls { levels, quiet, announced, ..list }))
+}
+
+/// How rsync tells of its list: one that grows, unless something needs all of it at once.
+fn announced(recursive: bool, options: &TransferOptions) -> String {
+    let (switches, placing) = (&options.switches, &options.placing);
+    let whole =
+        options.deletion.needs_whole_list() || placing.delay_updates || switches.is(Switch::PruneEmptyDirs, false);
+    let grows = recursive && !whole && switches.is(Switch::IncRecursive, true);
+    if grows { "receiving incremental file list" } else { "receiving file list ... done" }.to_owned()
 }
 
 /// How numbers are written: `-h`, `--no-h`.
@@ -190,7 +214,7 @@ fn partial_dir(habit: Habit, options: &TransferOptions) -> Option<Vec<u8>> {
 }
 
 fn deletes(habit: Habit, options: &TransferOptions) -> bool {
-    options.deletion.delete > 0 || options.deletion.delete_excluded || habit == Habit::Mirror
+    options.deletion.is_on() || habit == Habit::Mirror
 }
 
 fn rules(habit: Habit, options: &TransferOptions, show: &Show) -> Result<Rules, Failure> {
@@ -237,15 +261,15 @@ fn rules(habit: Habit, options: &TransferOptions, show: &Show) -> Result<Rules, 
 
 fn backup(options: &TransferOptions) -> Result<Option<Backup>, Failure> {
     let placing = &options.placing;
-    // As in rsync, a directory for backups means that they are wanted.
-    if !placing.backup && placing.backup_dir.is_none() {
-        return Ok(None);
-    }
     let dir = placing.backup_dir.as_ref().map(|dir| ByteText::from(dir.as_os_str().as_bytes()));
     let usual = if dir.is_some() { "" } else { "~" };
     let suffix = placing.suffix.as_deref().unwrap_or(usual);
     if suffix.contains('/') {
         return Err(Failure::usage(format!("--suffix cannot contain slashes: {suffix}")));
+    }
+    // As in rsync, a directory for backups means that they are wanted.
+    if !placing.backup && dir.is_none() {
+        return Ok(None);
     }
     if dir.is_none() && suffix.is_empty() {
         return Err(Failure::usage("--suffix cannot be empty without --backup-dir"));
@@ -296,12 +320,14 @@ fn show(habit: Habit, options: &TransferOptions, verbose: u8) -> Result<Show, Fa
     };
     let log = output.log_file.as_ref().map(|_| output.log_file_format.clone().unwrap_or_else(|| "%i %n%L".to_owned()));
     Ok(Show {
-        format: format.filter(|_| !output.quiet || itemizes),
-        unchanged: output.itemize_changes > 1 || levels.name > 1,
+        unchanged: levels.name > 1
+            || (output.itemize_changes > 1 && format.as_deref().is_some_and(|text| has(text, b"i"))),
+        format: format.filter(|_| !output.quiet),
         levels,
         remarks: !output.quiet && (habit == Habit::Rsync || verbose > 0 || itemizes),
         numbers: numbers(output),
         log,
+        ..Show::default()
     })
 }
 

@@ -61,18 +61,20 @@ struct Served {
 #[derive(Debug)]
 pub struct Rsyncd {
     listener: TcpListener,
+    /// What one client gets at most, bytes per second.
+    rate: Option<u64>,
 }
 
 impl Rsyncd {
-    /// Listens on `address`.
+    /// Listens on `address`; each client gets `rate` bytes per second at most, if that is limited.
     ///
     /// # Errors
     /// [`GatewayError`].
-    pub async fn listen(address: SocketAddr) -> Result<Self, GatewayError> {
+    pub async fn listen(address: SocketAddr, rate: Option<u64>) -> Result<Self, GatewayError> {
         let version = Command::new(RSYNC).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
         version.map_err(|source| GatewayError::NoRsync { source })?;
         let listener = TcpListener::bind(address).await;
-        Ok(Self { listener: listener.map_err(|source| GatewayError::Listen { address, source })? })
+        Ok(Self { listener: listener.map_err(|source| GatewayError::Listen { address, source })?, rate })
     }
 
     /// Where it listens.
@@ -90,10 +92,10 @@ impl Rsyncd {
                 continue;
             };
             while clients.try_join_next().is_some() {}
-            let (service, room) = (Arc::clone(&service), Arc::clone(&room));
+            let (service, room, rate) = (Arc::clone(&service), Arc::clone(&room), self.rate);
             clients.spawn(async move {
                 let result = match room.try_acquire() {
-                    Ok(_room) => one(&service, stream).await,
+                    Ok(_room) => one(&service, stream, rate).await,
                     Err(_) if room.is_closed() => Ok(()),
                     Err(_) => turn_away(&service, stream).await,
                 };
@@ -106,7 +108,7 @@ impl Rsyncd {
 }
 
 /// One client, from greeting to end.
-async fn one(service: &Service, stream: TcpStream) -> std::io::Result<()> {
+async fn one(service: &Service, stream: TcpStream, rate: Option<u64>) -> std::io::Result<()> {
     let served = modules(service).map_err(std::io::Error::other)?;
     let addresses = service.public_addresses().await;
     let dir = service.node.state.path().join("rsyncd");
@@ -124,6 +126,7 @@ async fn one(service: &Service, stream: TcpStream) -> std::io::Result<()> {
     let (input, output) = (OwnedFd::from(stream.try_clone()?), OwnedFd::from(stream));
     let mut command = Command::new(RSYNC);
     command.arg("--daemon").arg("--config").arg(config).kill_on_drop(true);
+    command.args(rate.map(|rate| format!("--bwlimit={}", rate.div_ceil(1024))));
     command.stdin(Stdio::from(input)).stdout(Stdio::from(output)).stderr(Stdio::null());
     let mut child = command.spawn()?;
     // The descriptors live in the command until then, and a client sees the end only when all are closed.

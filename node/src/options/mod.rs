@@ -14,7 +14,7 @@ mod units;
 pub use rules::{Rules, RulesError, read};
 pub use switches::{Switch, Switches};
 pub use transfer::{ChoiceOptions, Deletion, LimitOptions, OutputOptions, OwnOptions, PlacingOptions, TransferOptions};
-pub use units::{UnitError, duration, rate, size};
+pub use units::{UnitError, duration, rates, size};
 
 /// Options of `publish`.
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]

@@ -33,6 +33,8 @@ pub enum Switch {
     Relative,
     /// `-m`: no empty directories.
     PruneEmptyDirs,
+    /// `--inc-recursive`: the list grows while files are brought.
+    IncRecursive,
     /// `--implied-dirs`: directories of whole paths get their attributes.
     ImpliedDirs,
 }
@@ -40,7 +42,7 @@ pub enum Switch {
 /// Switch, long name, letter, names of its `--no-` form, whether `-a` means it too, help.
 type Row = (Switch, &'static str, Option<char>, &'static [&'static str], bool, &'static str);
 
-const SWITCHES: [Row; 12] = [
+const SWITCHES: [Row; 13] = [
     (
         Switch::Recursive,
         "recursive",
@@ -107,6 +109,14 @@ const SWITCHES: [Row; 12] = [
         &["no-prune-empty-dirs", "no-m"],
         false,
         "Leave out directories without a file below them",
+    ),
+    (
+        Switch::IncRecursive,
+        "inc-recursive",
+        None,
+        &["no-inc-recursive", "no-i-r"],
+        false,
+        "The list grows while files are brought: always so, but told as in rsync",
     ),
     (
         Switch::ImpliedDirs,

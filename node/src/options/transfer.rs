@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::sync::choice::OriginUse;
 
-use super::{Rules, Switches, duration, rate, size};
+use super::{Rules, Switches, duration, rates, size};
+use crate::service::Rates;
 
 /// The flags.
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
@@ -90,8 +91,17 @@ pub struct ChoiceOptions {
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
 pub struct Deletion {
     /// Delete what the module does not have, after everything else
-    #[arg(long, visible_aliases = ["del", "delete-before", "delete-during", "delete-delay", "delete-after"], action = ArgAction::Count)]
+    #[arg(long, visible_aliases = ["del", "delete-during"], action = ArgAction::Count)]
     pub delete: u8,
+    /// The same, told as in rsync, as are the next two
+    #[arg(long, action = ArgAction::Count)]
+    pub delete_before: u8,
+    /// The same
+    #[arg(long, action = ArgAction::Count)]
+    pub delete_delay: u8,
+    /// The same
+    #[arg(long, action = ArgAction::Count)]
+    pub delete_after: u8,
     /// Delete also what the rules exclude
     #[arg(long)]
     pub delete_excluded: bool,
@@ -104,6 +114,24 @@ pub struct Deletion {
     /// Delete directories that are in the way of a file, with what is in them
     #[arg(long)]
     pub force: bool,
+}
+
+impl Deletion {
+    /// True if anything is deleted.
+    pub fn is_on(&self) -> bool {
+        let forms = [self.delete, self.delete_before, self.delete_delay, self.delete_after];
+        self.delete_excluded || forms.iter().any(|given| *given > 0)
+    }
+
+    /// True if rsync has to have its whole list first.
+    pub fn needs_whole_list(&self) -> bool {
+        self.delete_before > 0 || self.delete_after > 0
+    }
+
+    /// True if rsync deletes, and so tells of it, at the end.
+    pub fn is_last(&self) -> bool {
+        self.delete_delay > 0 || self.delete_after > 0
+    }
 }
 
 /// How files come to stand.
@@ -147,9 +175,12 @@ pub struct PlacingOptions {
 /// When to stop.
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
 pub struct LimitOptions {
-    /// Most bytes per second from the network, in units of 1024 unless one is given
-    #[arg(long, value_name = "RATE", value_parser = rate)]
-    pub bwlimit: Option<u64>,
+    /// Most bytes per second, in units of 1024 unless one is given: both ways, or UP:DOWN, either of which may be empty
+    #[arg(long, value_name = "RATE", value_parser = rates)]
+    pub bwlimit: Option<Rates>,
+    /// Give up (30) where nothing comes for so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
     /// Give up (35) where nobody answers for so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub contimeout: Option<u64>,

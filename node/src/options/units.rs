@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::service::Rates;
+
 /// Binary prefixes, each 1024 times the one before (rsync(1), `--max-size`).
 const PREFIXES: &str = "BKMGTP";
 /// Digits behind the point that are looked at.
@@ -49,14 +51,25 @@ pub fn size(text: &str) -> Result<u64, UnitError> {
     u64::try_from(bytes).map_err(|_| UnitError::TooLarge)
 }
 
-/// Bytes per second of rsync's `--bwlimit`: KiB where no unit is given, 0 for no limit (any rate).
+/// Bytes per second of rsync's `--bwlimit`, for both ways, or as `UP:DOWN`: KiB where no unit is given; 0 or nothing is no limit.
 ///
 /// # Errors
 /// [`UnitError`].
-pub fn rate(text: &str) -> Result<u64, UnitError> {
+pub fn rates(text: &str) -> Result<Rates, UnitError> {
+    let (up, down) = text.split_once(':').unwrap_or((text, text));
+    if text.is_empty() {
+        return Err(UnitError::Size);
+    }
+    Ok(Rates { up: rate(up)?, down: rate(down)? })
+}
+
+fn rate(text: &str) -> Result<Option<u64>, UnitError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
     let bare = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let rate = if bare { size(&format!("{text}K"))? } else { size(text)? };
-    Ok(if rate == 0 { u64::MAX } else { rate })
+    Ok(Some(rate).filter(|rate| *rate > 0))
 }
 
 /// The time of `30s`, `90m`, `24h`, `14d`, `2w`. A bare number is refused: nobody remembers of what.
@@ -112,9 +125,21 @@ mod tests {
     }
 
     #[test]
-    fn rates() {
-        for (text, bytes) in [("100", 100 << 10), ("1.5m", 3 << 19), ("0", u64::MAX), ("512B", 512)] {
-            assert_eq!(rate(text), Ok(bytes), "{text}");
+    fn limits_of_rates() {
+        let limits = |up, down| Ok(Rates { up, down });
+        for (text, expected) in [
+            ("100", limits(Some(100 << 10), Some(100 << 10))),
+            ("1.5m", limits(Some(3 << 19), Some(3 << 19))),
+            ("0", limits(None, None)),
+            ("512B:1", limits(Some(512), Some(1024))),
+            ("0:7", limits(None, Some(7 << 10))),
+            (":7", limits(None, Some(7 << 10))),
+            ("7:", limits(Some(7 << 10), None)),
+        ] {
+            assert_eq!(rates(text), expected, "{text}");
+        }
+        for text in ["", "fast", "1:2:3", "1 :2", "-1", "1:x"] {
+            assert_eq!(rates(text), Err(UnitError::Size), "{text}");
         }
     }
 

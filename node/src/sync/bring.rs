@@ -14,12 +14,14 @@ use super::pass::{Kind, Report, Request, blocking};
 use super::patches::{self, Basis, Ground};
 use super::plan::{self, Want};
 use super::shelf::Arriving;
+use super::silence::unless_silent;
 use super::source::{Finder, Source};
 use super::supply::SourceName;
 use super::{Node, SourceRow, SyncError};
 use crate::manifest::path::TreePath;
 use crate::store::files::Dir;
 use crate::store::stage::Stage;
+use crate::wire::pulse::Pulse;
 
 /// How often a first replica tells how much of it has arrived.
 const TELL: Duration = Duration::from_secs(10);
@@ -36,6 +38,8 @@ pub struct Bringing<'a> {
     pub dest: &'a Dir,
     /// Told of every byte.
     pub progress: &'a Arc<Progress>,
+    /// Shows that anything comes at all.
+    pub pulse: &'a Pulse,
 }
 
 impl Bringing<'_> {
@@ -62,9 +66,11 @@ impl Bringing<'_> {
         let download = blocking(move || Download::new(module, root, stage, wants, arriving, progress)).await?;
         let start = Instant::now();
         let trackers = report.bundle.charter().trackers.clone();
-        let download = download.throttled(self.request.bwlimit).choosing(self.request.choice, trackers);
+        let download = download.paced(self.request.pace.clone(), self.pulse.clone());
+        let download = download.choosing(self.request.choice, trackers);
         // On the heap: with everything around it, it would be too large for the stack of a worker.
         let download = Box::pin(download.run(sources, finder));
+        let download = unless_silent(self.request.timeout, self.pulse, download);
         let rows = tokio::select! {
             rows = download => rows,
             never = self.nominate(&report.bundle) => match never {},
@@ -119,7 +125,8 @@ impl Bringing<'_> {
         let bases = bases.map(|(want, path, old_size)| Basis { want, path, old_size }).collect();
         let (module, root) = (self.request.module.id, *report.bundle.root());
         let whole = |source: &Source| source.offers.iter().any(|offer| *offer.bundle.root() == root && offer.whole);
-        let ground = Ground { module, dest: self.dest.clone(), stage: Arc::clone(self.stage) };
+        let (dest, stage, pace) = (self.dest.clone(), Arc::clone(self.stage), self.request.pace.clone());
+        let ground = Ground { module, dest, stage, pace };
         patches::run(&ground, bases, whole, sources, finder).await
     }
 }

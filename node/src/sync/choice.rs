@@ -90,9 +90,10 @@ mod tests {
     use super::*;
     use crate::sync::seeds::Seeds;
     use crate::sync::supply::SourceName;
+    use crate::wire::pulse::Pulse;
 
     fn web(number: u8) -> Source {
-        let seeds = Seeds::open(&[format!("http://192.0.2.{number}/")]).unwrap();
+        let seeds = Seeds::open(&[format!("http://192.0.2.{number}/")], Pulse::default()).unwrap();
         Source::web(&seeds.given()[0], None)
     }
 

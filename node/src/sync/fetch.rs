@@ -21,11 +21,12 @@ use super::plan::Want;
 use super::shelf::Arriving;
 use super::source::{Finder, Source};
 use super::supply::{Hashes, Supply};
-use super::throttle::Throttle;
 use super::{SourceRow, SyncError};
 use crate::manifest::ContentId;
 use crate::store::stage::{Partial, Stage};
 use crate::wire::Have;
+use crate::wire::pulse::Pulse;
+use crate::wire::throttle::Pace;
 use flight::{Flight, Outcome, settle};
 use jobs::Job;
 
@@ -78,7 +79,9 @@ pub struct Download {
     arriving: Arc<Arriving>,
     progress: Arc<Progress>,
     /// `--bwlimit`.
-    throttle: Option<Throttle>,
+    pace: Option<Pace>,
+    /// Shows that the run lives, also while the pace holds it back.
+    pulse: Pulse,
     /// Who waits for a turn.
     reserve: Reserve,
 }
@@ -124,15 +127,16 @@ impl Download {
             asked: Instant::now(),
             arriving,
             progress,
-            throttle: None,
+            pace: None,
+            pulse: Pulse::default(),
             reserve: Reserve::default(),
         })
     }
 
-    /// With at most `rate` bytes per second, if any.
+    /// At a pace, if any.
     #[must_use]
-    pub fn throttled(self, rate: Option<u64>) -> Self {
-        Self { throttle: rate.map(|rate| Throttle::new(rate, Instant::now())), ..self }
+    pub fn paced(self, pace: Option<Pace>, pulse: Pulse) -> Self {
+        Self { pace, pulse, ..self }
     }
 
     /// With the sources that the user chose.
@@ -161,7 +165,10 @@ impl Download {
         self.call(false);
         while self.picker.left() > 0 {
             self.hand_out()?;
-            let wait = self.throttle.as_ref().map_or(Duration::ZERO, |throttle| throttle.wait(Instant::now()));
+            let wait = self.held_back();
+            if !wait.is_zero() {
+                self.pulse.beat(1);
+            }
             tokio::select! {
                 () = tokio::time::sleep(wait), if !wait.is_zero() => {}
                 Some(landing) = self.flights.next(), if !self.flights.is_empty() => self.land(landing, finder)?,
@@ -214,7 +221,7 @@ impl Download {
             idle = true;
             // One piece a turn, so that a fast start of the first source does not leave the others without work.
             for id in 0..self.sources.len() {
-                if self.throttle.as_ref().is_some_and(|throttle| !throttle.wait(now).is_zero()) {
+                if !self.held_back().is_zero() {
                     return Ok(());
                 }
                 let Some(piece) = self.picker.next(id, now) else { continue };
@@ -225,12 +232,17 @@ impl Download {
         Ok(())
     }
 
+    /// How long the pace allows nothing more.
+    fn held_back(&self) -> Duration {
+        self.pace.as_ref().map_or(Duration::ZERO, Pace::wait)
+    }
+
     fn launch(&mut self, id: SourceId, piece: PieceId) -> Result<(), SyncError> {
         let (Some(job), Some(source)) = (self.jobs.get(piece).cloned(), self.sources.get(id).cloned()) else {
             return Ok(());
         };
-        if let Some(throttle) = &mut self.throttle {
-            throttle.take(job.piece().bytes, Instant::now());
+        if let Some(pace) = &self.pace {
+            pace.take(job.piece().bytes);
         }
         let (stage, workers) = (Arc::clone(&self.stage), Arc::clone(&self.workers));
         let (hashes, provers) = (Arc::clone(&self.hashes), self.provers(&source));

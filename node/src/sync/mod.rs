@@ -29,10 +29,10 @@ mod rosters;
 pub mod seeds;
 pub mod selected;
 pub mod shelf;
+mod silence;
 pub mod source;
 pub mod supply;
 pub mod sweep;
-pub mod throttle;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -206,6 +206,12 @@ pub enum SyncError {
     Guarded {
         /// Which guard, with figures.
         reason: String,
+    },
+    /// Nothing came for as long as the user would wait (30).
+    #[error("io timeout after {seconds} seconds: nothing came from anybody; what was fetched is kept")]
+    Silent {
+        /// The limit.
+        seconds: u64,
     },
     /// Nobody answered in the time that the user gave (35).
     #[error("nobody answered within {seconds} s")]

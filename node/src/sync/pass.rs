@@ -19,6 +19,7 @@ use super::plan::{self, BasisKind, Guard, Local, LocalKind, Plan, Remote, Rules}
 use super::resolve::{Resolved, Wanted, resolve};
 use super::seeds::Seeds;
 use super::selected::{Selected, selected};
+use super::silence::unless_silent;
 use super::source::{Finder, Source};
 use super::{ModuleRef, Node, SourceRow, SyncError};
 use crate::manifest::ContentId;
@@ -31,6 +32,8 @@ use crate::manifest::selection::Selection;
 use crate::store::files::Dir;
 use crate::store::stage::Stage;
 use crate::web::WebSeed;
+use crate::wire::pulse::Pulse;
+use crate::wire::throttle::Pace;
 
 /// Whether the destination is a replica or merely a place to put files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +99,10 @@ pub struct Request {
     pub delta: bool,
     /// Further directories to take files from, absolute or from the destination on.
     pub bases: Vec<(BasisKind, PathBuf)>,
-    /// Most bytes per second from the network.
-    pub bwlimit: Option<u64>,
+    /// What limits the bytes per second from the network; others may share it.
+    pub pace: Option<Pace>,
+    /// How long nothing at all may come.
+    pub timeout: Option<Duration>,
     /// How long somebody may take to answer.
     pub contimeout: Option<Duration>,
     /// How long another run on the destination is waited for.
@@ -182,7 +187,8 @@ async fn into(
     progress: &Arc<Progress>,
 ) -> Result<Report, SyncError> {
     let start = Instant::now();
-    let seeds = Arc::new(Seeds::open(&request.web_seeds)?);
+    let pulse = Pulse::default();
+    let seeds = Arc::new(Seeds::open(&request.web_seeds, pulse.clone())?);
     let mut finder = Finder::with_seeds(Arc::clone(node), request.module.clone(), request.hints.clone(), seeds.clone());
     let resolving = resolve(node, &request.module, request.wanted, &mut finder);
     let resolved = match request.contimeout {
@@ -204,7 +210,12 @@ async fn into(
     let former = node.placed_root(&request.module, &target.path)?.filter(|_| request.delta);
     let mut count = PageCount::default();
     for select in request.selectors() {
-        count += pages::bring(node, &request.module, (root, former), select, &mut sources, &mut finder).await?;
+        let bring = pages::bring(node, &request.module, (root, former), select, &mut sources, &mut finder);
+        count += unless_silent(request.timeout, &pulse, bring).await?;
+    }
+    if let Some(pace) = &request.pace {
+        // Pages are not held back, but their bytes count.
+        pace.take(count.bytes);
     }
     let page_seconds = start.elapsed().as_secs_f64();
     let tree = selected(node, request, &bundle)?;
@@ -235,7 +246,7 @@ async fn into(
         let own = pass.0.own_dir()?;
         let stage = blocking(move || Ok(Arc::new(Stage::open(&own)?))).await?;
         seeds.tell_paths(&pass.1, &report.plan);
-        let bringing = Bringing { node, request, stage: &stage, dest: &pass.0.root, progress };
+        let bringing = Bringing { node, request, stage: &stage, dest: &pass.0.root, progress, pulse: &pulse };
         report.sources = bringing.run(&report, sources, &mut finder).await?;
         report = place(request, report, stage, &pass).await?;
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::fetch::Progress;
+use crate::wire::throttle::Pace;
 
 /// One pass.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct Pass {
 #[derive(Debug, Default)]
 pub struct Passes {
     next: AtomicU64,
+    /// What all of them together may bring, but for those with a limit of their own.
+    pace: Option<Pace>,
     under_way: Mutex<BTreeMap<u64, Pass>>,
 }
 
@@ -41,6 +44,16 @@ impl Drop for Listed<'_> {
 }
 
 impl Passes {
+    /// With a limit of bytes per second for all together, if any.
+    pub fn with_rate(rate: Option<u64>) -> Self {
+        Self { pace: rate.map(Pace::new), ..Self::default() }
+    }
+
+    /// The limit that they share.
+    pub fn pace(&self) -> Option<Pace> {
+        self.pace.clone()
+    }
+
     /// Lists a pass.
     pub fn list(&self, pass: Pass) -> Listed<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);

@@ -7,6 +7,7 @@ mod small;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use tracker_less::record::ModuleId;
@@ -21,6 +22,7 @@ use crate::store::files::Dir;
 use crate::store::stage::Stage;
 use crate::wire::Error as WireError;
 use crate::wire::client::PeerClient;
+use crate::wire::throttle::Pace;
 
 /// Requests worked on at once: bounds memory to as many times [`MAX_OLD`] and some [`MAX_NEW`].
 const AT_ONCE: usize = 4;
@@ -50,12 +52,15 @@ pub struct Ground {
     pub dest: Dir,
     /// Where the new ones are collected.
     pub stage: Arc<Stage>,
+    /// `--bwlimit`.
+    pub pace: Option<Pace>,
 }
 
 /// One source's part.
 struct Giver {
     name: SourceName,
     client: PeerClient,
+    pace: Option<Pace>,
     /// It does not have the old versions.
     lacks: AtomicBool,
     bad: AtomicBool,
@@ -93,7 +98,8 @@ pub async fn run(
 ) -> Result<Vec<SourceRow>, SyncError> {
     let streams =
         sources.iter().filter(|source| whole(source)).filter_map(|source| Some((&source.name, source.supply.peer()?)));
-    let givers: Vec<Giver> = streams.map(|(name, client)| Giver::new(name.clone(), client.clone())).collect();
+    let givers: Vec<Giver> =
+        streams.map(|(name, client)| Giver::new(name.clone(), client.clone(), ground.pace.clone())).collect();
     if givers.is_empty() {
         return Ok(Vec::new());
     }
@@ -169,9 +175,15 @@ fn groups(bases: Vec<Basis>) -> Vec<Vec<Basis>> {
 }
 
 impl Giver {
-    fn new(name: SourceName, client: PeerClient) -> Self {
+    fn new(name: SourceName, client: PeerClient, pace: Option<Pace>) -> Self {
         let (lacks, bad, chances) = (AtomicBool::default(), AtomicBool::default(), AtomicU32::default());
-        Self { name, client, lacks, bad, chances, received: AtomicU64::default(), requests: AtomicU64::default() }
+        Self { name, client, pace, lacks, bad, chances, received: AtomicU64::default(), requests: AtomicU64::default() }
+    }
+
+    /// The way to it, as soon as more may be asked for.
+    async fn client(&self) -> &PeerClient {
+        tokio::time::sleep(self.pace.as_ref().map_or(Duration::ZERO, Pace::wait)).await;
+        &self.client
     }
 
     fn is_bad(&self) -> bool {
@@ -189,8 +201,12 @@ impl Giver {
     }
 
     fn count(&self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(0);
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.received.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(pace) = &self.pace {
+            pace.take(bytes);
+        }
     }
 
     /// Takes note of how it went; what was missed comes whole.

@@ -14,12 +14,15 @@ use crate::manifest::ContentId;
 use crate::manifest::entry::Node as Kind;
 use crate::web::client::{client, host_of, public_client};
 use crate::web::{Paths, WebSeed};
+use crate::wire::pulse::Pulse;
 
 /// Web seeds, all with one idea of where contents stand.
 #[derive(Debug, Default)]
 pub struct Seeds {
     given: Vec<Arc<WebSeed>>,
     paths: Paths,
+    /// Told of every byte that comes from any source of the run.
+    pulse: Pulse,
     /// Reaches public addresses only; made when it is needed.
     public: OnceLock<Option<Client>>,
 }
@@ -29,14 +32,22 @@ impl Seeds {
     ///
     /// # Errors
     /// [`SyncError::Web`].
-    pub fn open(urls: &[String]) -> Result<Self, SyncError> {
-        let mut seeds = Self::default();
+    pub fn open(urls: &[String], pulse: Pulse) -> Result<Self, SyncError> {
+        let mut seeds = Self { pulse, ..Self::default() };
         if !urls.is_empty() {
             let client = client().map_err(|what| SyncError::Web { what })?;
-            let paths = &seeds.paths;
-            seeds.given = urls.iter().map(|url| Arc::new(WebSeed::new(client.clone(), url, paths.clone()))).collect();
+            seeds.given = urls.iter().map(|url| seeds.seed(client.clone(), url)).collect();
         }
         Ok(seeds)
+    }
+
+    fn seed(&self, client: Client, url: &str) -> Arc<WebSeed> {
+        Arc::new(WebSeed::new(client, url, self.paths.clone(), self.pulse.clone()))
+    }
+
+    /// What is told of every byte that comes.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Those that the user gave.
@@ -56,7 +67,7 @@ impl Seeds {
         } else {
             client().ok()
         };
-        Some(Arc::new(WebSeed::new(client?, url, self.paths.clone())))
+        Some(self.seed(client?, url))
     }
 
     /// Tells where in the module the contents stand that the plan wants.

@@ -404,7 +404,8 @@ impl Search {
 
     async fn exchange(&self, peer: PeerId) -> Result<(Source, Option<CheckedBundle>), String> {
         let stream = self.node.swarm.open(peer).await.map_err(|error| error.to_string())?;
-        let client = PeerClient::start(stream, Hello::ours(), Deadlines::default());
+        let pulse = self.seeds.pulse().clone();
+        let client = PeerClient::start_told(stream, Hello::ours(), Deadlines::default(), pulse);
         let seen = self.node.seen(&self.module).map_err(|error| error.to_string())?;
         let known = seen.as_ref().map(Known::of);
         let since = rosters::since(&self.node, self.module.id).await;

@@ -20,7 +20,7 @@ use crate::manifest::select::Selector;
 use crate::manifest::selection::Selection;
 use crate::manifest::text::ByteText;
 use crate::reference::Reference;
-use crate::service::Service;
+use crate::service::{Rates, Service};
 use crate::sync::choice::Choice;
 use crate::sync::fetch::Progress;
 use crate::sync::pass::{self, Kind, Report, Request};
@@ -28,6 +28,7 @@ use crate::sync::passes::Pass as UnderWay;
 use crate::sync::plan::{BasisKind, Rules};
 use crate::sync::supply::SourceName;
 use crate::sync::{SourceRow, unix_now};
+use crate::wire::throttle::Pace;
 
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(200);
@@ -49,6 +50,8 @@ pub struct Pass {
     pub dest: PathBuf,
     /// The user wrote a slash after DEST.
     pub dest_slash: bool,
+    /// DEST as the user wrote it, escaped, without a slash at its end.
+    pub dest_name: String,
     /// Change nothing.
     pub dry_run: bool,
     /// Which entries are touched and what of them is kept.
@@ -89,8 +92,10 @@ pub struct Pass {
     pub web_seeds: Vec<String>,
     /// `--no-delta`.
     pub no_delta: bool,
-    /// `--bwlimit`, bytes per second.
-    pub bwlimit: Option<u64>,
+    /// `--bwlimit`: what is sent counts for a node of the pass's own only.
+    pub rates: Rates,
+    /// `--timeout`, seconds.
+    pub timeout: Option<u64>,
     /// `--contimeout`, seconds.
     pub contimeout: Option<u64>,
     /// `--stop-after` and `--stop-at`: seconds from now.
@@ -217,7 +222,9 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
         max_total: wish.max_total,
         max_transfer: wish.max_transfer,
         contimeout: wish.contimeout.map(Duration::from_secs),
-        bwlimit: wish.bwlimit,
+        // A limit of its own counts in place of the node's.
+        pace: wish.rates.down.map(Pace::new).or_else(|| service.passes().pace()),
+        timeout: wish.timeout.map(Duration::from_secs),
         http: wish.http.clone(),
         web_seeds: wish.web_seeds.clone(),
         delta: !wish.no_delta,
@@ -267,8 +274,7 @@ async fn print(wish: &Pass, report: &Report, traffic: (u64, u64), out: &Output) 
     if report.bundle.is_from_future(unix_now()) {
         out.note("the head is dated in the future: check the clock").await;
     }
-    let dest = wish.dest.display().to_string();
-    let new_dest = report.is_new.then_some(dest.as_str());
+    let new_dest = report.is_new.then_some(wish.dest_name.as_str());
     for line in wish.show.lines(report, &wish.rules, traffic, new_dest, wish.dry_run) {
         out.line(line).await;
     }

@@ -24,6 +24,7 @@ use crate::store::outboard::{Outboard, PAIR, WIDE_GROUP, file_name, parents};
 use crate::store::proof;
 use crate::wire::Error;
 use crate::wire::msg::Code;
+use crate::wire::pulse::Pulse;
 use crate::wire::rules::{MAX_BUNDLE, MAX_PAGE, MAX_PROVABLE};
 
 /// Requests to one server at once: one at first, one more with each answer, so that those of a slow server do not all come late.
@@ -55,6 +56,8 @@ pub struct WebSeed {
     /// A static export was found there.
     exports: OnceLock<bool>,
     standing: Mutex<Standing>,
+    /// Told of every byte of a body.
+    pulse: Pulse,
     /// The last file that was taken whole.
     whole: tokio::sync::Mutex<Option<(ContentId, Arc<Vec<u8>>)>>,
 }
@@ -89,7 +92,7 @@ impl fmt::Debug for WebSeed {
 
 impl WebSeed {
     /// The tree stands at `url`, its contents at `paths` below it.
-    pub fn new(client: Client, url: &str, paths: Paths) -> Self {
+    pub fn new(client: Client, url: &str, paths: Paths, pulse: Pulse) -> Self {
         Self {
             url: url.trim_end_matches('/').to_owned(),
             client,
@@ -97,6 +100,7 @@ impl WebSeed {
             paths,
             exports: OnceLock::new(),
             standing: Mutex::default(),
+            pulse,
             whole: tokio::sync::Mutex::new(None),
         }
     }
@@ -229,7 +233,7 @@ impl WebSeed {
         let bytes = match self.get(&id, 0..size, size).await? {
             Came::Bytes(bytes) => bytes,
             Came::Whole(answer) => {
-                let bytes = read(answer, size).await?.unwrap_or_default();
+                let bytes = read(answer, size, &self.pulse).await?.unwrap_or_default();
                 self.widen();
                 bytes
             }
@@ -257,7 +261,7 @@ impl WebSeed {
         let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
         match judge(answer.status().as_u16(), header(CONTENT_RANGE), header(RETRY_AFTER), &range, size) {
             Body::Part => {
-                let came = read(answer, range.end - range.start).await?;
+                let came = read(answer, range.end - range.start, &self.pulse).await?;
                 self.widen();
                 Ok(came.map_or(Came::Nothing, Came::Bytes))
             }
@@ -286,7 +290,8 @@ impl WebSeed {
             Body::Whole => {
                 // A body that trickles in is given up as well: 64 KiB a second is slow enough.
                 let patience = HEAD + Duration::from_secs(max >> 16);
-                let came = timeout(patience, read_up_to(answer, max)).await.unwrap_or(Err(Error::Timeout))?;
+                let came =
+                    timeout(patience, read_up_to(answer, max, &self.pulse)).await.unwrap_or(Err(Error::Timeout))?;
                 self.widen();
                 Ok(came)
             }
@@ -354,16 +359,18 @@ async fn collect<T>(asks: Vec<impl Future<Output = Result<T, Error>>>) -> Result
 }
 
 /// A body of exactly `length` bytes; none if it has more or fewer.
-async fn read(answer: Response, length: u64) -> Result<Option<Vec<u8>>, Error> {
-    Ok(read_up_to(answer, length).await?.filter(|bytes| bytes.len() as u64 == length))
+async fn read(answer: Response, length: u64, pulse: &Pulse) -> Result<Option<Vec<u8>>, Error> {
+    Ok(read_up_to(answer, length, pulse).await?.filter(|bytes| bytes.len() as u64 == length))
 }
 
 /// A body; none if it has more than `max` bytes.
-async fn read_up_to(answer: Response, max: u64) -> Result<Option<Vec<u8>>, Error> {
+async fn read_up_to(answer: Response, max: u64, pulse: &Pulse) -> Result<Option<Vec<u8>>, Error> {
     let mut bytes = Vec::new();
     let mut parts = answer.bytes_stream();
     while let Some(part) = parts.next().await {
-        bytes.extend_from_slice(&part.map_err(|error| failed(&error))?);
+        let part = part.map_err(|error| failed(&error))?;
+        pulse.beat(part.len());
+        bytes.extend_from_slice(&part);
         if bytes.len() as u64 > max {
             return Ok(None);
         }

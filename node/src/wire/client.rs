@@ -20,6 +20,7 @@ use super::frame::{Frame, FrameReader, FrameWriter, MAX_FRAME, within};
 use super::msg::{
     GetBatch, GetHave, GetHead, GetOutboard, GetPages, GetRange, HeadReply, Hello, Known, Message, Parts, Told, VERSION,
 };
+use super::pulse::Pulse;
 use super::spares::Spares;
 use super::{ContentId, Deadlines, Error, Have, ModuleId, rules};
 use crate::store::outboard::{self, Outboard, WIDE_GROUP};
@@ -75,10 +76,19 @@ impl PeerClient {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        Self::start_told(stream, hello, deadlines, Pulse::default())
+    }
+
+    /// The same; `pulse` is told of every byte that comes.
+    pub fn start_told<S>(stream: S, hello: Hello, deadlines: Deadlines, pulse: Pulse) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let shared = Arc::new(Shared::default());
         let (read, write) = stream.split();
         let mut reader = FrameReader::new(read, MAX_FRAME, deadlines.silence, shared.received.clone())
-            .reusing(shared.spares.clone());
+            .reusing(shared.spares.clone())
+            .told(pulse);
         let mut writer = FrameWriter::new(write, deadlines.silence, shared.sent.clone());
         let (asks, mut asked) = mpsc::channel(IN_FLIGHT);
         let room = Arc::new(Semaphore::new(usize::try_from(IN_FLIGHT_KIB).unwrap_or(usize::MAX)));

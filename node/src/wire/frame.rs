@@ -13,12 +13,16 @@ use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Error;
 use super::msg::Message;
+use super::pulse::Pulse;
 use super::spares::Spares;
+use super::throttle::Pace;
 
 /// Longest frame a client accepts, bytes after the length field: 1 MiB of content and room for its proof.
 pub const MAX_FRAME: usize = (1 << 20) + (128 << 10);
 /// Longest frame a server accepts, bytes after the length field: a full batch request fits.
 pub const MAX_REQUEST: usize = 256 << 10;
+/// Bytes that are written at once under a limit.
+const PACED: usize = 4 << 10;
 /// Type, flags, request number and header length.
 const PREFIX: usize = 10;
 /// Flags: the bulk bytes are plain, or one zstd frame.
@@ -78,19 +82,26 @@ pub struct FrameReader<R> {
     cap: usize,
     first: Option<u8>,
     received: Arc<AtomicU64>,
+    pulse: Pulse,
     spares: Arc<Spares>,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Frames of at most `cap` bytes; within a frame each read may take `silence`.
     pub fn new(stream: R, cap: usize, silence: Duration, received: Arc<AtomicU64>) -> Self {
-        Self { stream, silence, cap, first: None, received, spares: Arc::default() }
+        Self { stream, silence, cap, first: None, received, spares: Arc::default(), pulse: Pulse::default() }
     }
 
     /// Filling buffers from `spares`.
     #[must_use]
     pub fn reusing(self, spares: Arc<Spares>) -> Self {
         Self { spares, ..self }
+    }
+
+    /// Also tells a pulse of every byte, as it comes.
+    #[must_use]
+    pub fn told(self, pulse: Pulse) -> Self {
+        Self { pulse, ..self }
     }
 
     /// Waits, without a deadline, until a frame begins. Can be dropped and called again: nothing is lost.
@@ -139,6 +150,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     async fn fill(&mut self, mut rest: &mut [u8]) -> Result<(), Error> {
         while !rest.is_empty() {
             let read = within(self.silence, closing(self.stream.read(rest))).await?;
+            self.pulse.beat(read);
             rest = rest.get_mut(read..).unwrap_or_default();
         }
         Ok(())
@@ -151,12 +163,19 @@ pub struct FrameWriter<W> {
     stream: W,
     silence: Duration,
     sent: Arc<AtomicU64>,
+    pace: Option<Pace>,
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// Each write may take `silence`.
     pub fn new(stream: W, silence: Duration, sent: Arc<AtomicU64>) -> Self {
-        Self { stream, silence, sent }
+        Self { stream, silence, sent, pace: None }
+    }
+
+    /// With a limit that others may share.
+    #[must_use]
+    pub fn paced(self, pace: Option<Pace>) -> Self {
+        Self { pace, ..self }
     }
 
     /// Writes one frame and flushes it.
@@ -178,10 +197,22 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 
     async fn drain(&mut self, mut rest: &[u8]) -> Result<(), Error> {
         while !rest.is_empty() {
-            let written = within(self.silence, closing(self.stream.write(rest))).await?;
+            let slice = self.turn(rest).await;
+            let written = within(self.silence, closing(self.stream.write(slice))).await?;
+            if self.pace.is_some() {
+                within(self.silence, async { self.stream.flush().await.map_err(|_| Error::Closed) }).await?;
+            }
             rest = rest.get(written..).unwrap_or_default();
         }
         Ok(())
+    }
+
+    /// What may be written now; under a limit a little at a time, so that nobody who shares it seems silent.
+    async fn turn<'a>(&self, rest: &'a [u8]) -> &'a [u8] {
+        let Some(pace) = &self.pace else { return rest };
+        let slice = rest.get(..PACED).unwrap_or(rest);
+        pace.turn(u64::try_from(slice.len()).unwrap_or(0)).await;
+        slice
     }
 }
 

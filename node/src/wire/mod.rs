@@ -9,11 +9,13 @@ pub mod have;
 mod id;
 pub mod limit;
 pub mod msg;
+pub mod pulse;
 pub mod rules;
 pub mod server;
 mod spares;
 #[cfg(test)]
 mod tests;
+pub mod throttle;
 
 use std::ops::Range;
 use std::time::Duration;

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::frame::{Frame, FrameReader, FrameWriter, MAX_REQUEST, within};
 use super::limit::{Full, Gate};
 use super::msg::{Busy, Code, GetHead, HeadReply, Hello, Known, Message, Parts, Refusal, Told, VERSION};
+use super::throttle::Pace;
 use super::{Deadlines, Error, ModuleId, Provider, rules};
 
 /// Requests read and not yet worked on.
@@ -29,12 +30,20 @@ pub struct Limits {
     deadlines: Deadlines,
     gate: Arc<Mutex<Gate>>,
     start: Instant,
+    /// What all streams together may send.
+    pace: Option<Pace>,
 }
 
 impl Limits {
     /// Fresh counters.
     pub fn new(deadlines: Deadlines) -> Self {
-        Self { deadlines, gate: Arc::default(), start: Instant::now() }
+        Self { deadlines, gate: Arc::default(), start: Instant::now(), pace: None }
+    }
+
+    /// With a limit of bytes per second for all answers together, if any.
+    #[must_use]
+    pub fn with_rate(self, rate: Option<u64>) -> Self {
+        Self { pace: rate.map(Pace::new), ..self }
     }
 
     /// Looks at the counters; never blocks for long.
@@ -79,7 +88,8 @@ where
     let deadlines = limits.deadlines;
     let (read, write) = stream.split();
     let mut reader = FrameReader::new(read, MAX_REQUEST, deadlines.silence, Arc::default());
-    let mut writer = FrameWriter::new(write, deadlines.silence, Arc::<AtomicU64>::default());
+    let writer = FrameWriter::new(write, deadlines.silence, Arc::<AtomicU64>::default());
+    let mut writer = writer.paced(limits.pace.clone());
     let Ok(place) = Place::take(&limits, peer) else {
         return writer.send(&Frame::about_stream(busy(COME_BACK, Vec::new()))).await;
     };

@@ -52,7 +52,7 @@ pub(super) async fn bring(ground: &Ground, giver: &Giver, basis: Basis) -> Resul
     let Basis { want, path, old_size } = basis;
     let dest = ground.dest.clone();
     let old = blocking(move || Ok(Old::open(&dest, &path, old_size))).await.map_err(Miss::Disk)?.ok_or(Miss::No)?;
-    let hashes = giver.client.hashes(ground.module, want.id, want.size).await?.ok_or(Miss::No)?;
+    let hashes = giver.client().await.hashes(ground.module, want.id, want.size).await?.ok_or(Miss::No)?;
     giver.count(hashes.encode().len());
     let stage = Arc::clone(&ground.stage);
     let open = move || {
@@ -95,8 +95,11 @@ async fn patched(ground: &Ground, giver: &Giver, target: &Arc<Target>) -> Result
 async fn patch_some(ground: &Ground, giver: &Giver, target: &Arc<Target>, mut rest: Vec<u64>) -> Result<bool, Miss> {
     let mut any = false;
     while !rest.is_empty() {
-        let made =
-            giver.client.patches(ground.module, rest.iter().map(|window| target.pair(*window)).collect()).await?;
+        let made = giver
+            .client()
+            .await
+            .patches(ground.module, rest.iter().map(|window| target.pair(*window)).collect())
+            .await?;
         giver.count(made.frame.len());
         let after = rest.split_off(made.slots.len().min(rest.len()));
         any |= made.slots.iter().any(Option::is_some);
@@ -137,7 +140,7 @@ async fn matched(ground: &Ground, giver: &Giver, target: &Arc<Target>) -> Result
 async fn fill_all(ground: &Ground, giver: &Giver, target: &Arc<Target>, mut open: Vec<Canvas>) -> Result<(), Miss> {
     while !open.is_empty() {
         let lacking = |canvas: &Canvas| target.lacking(canvas);
-        let made = giver.client.slices(ground.module, open.iter().map(lacking).collect()).await?;
+        let made = giver.client().await.slices(ground.module, open.iter().map(lacking).collect()).await?;
         giver.count(made.frame.len());
         let rest = open.split_off(made.slots.len().min(open.len()));
         let target_here = Arc::clone(target);
@@ -182,7 +185,7 @@ async fn find(
     let form = Form::new(block, length(ranges), target.old.size, CHANCE);
     let asks = requests(&target.want, ranges, form);
     let ask = |parts: Vec<Part>| async move {
-        let sums = giver.client.sums(ground.module, parts.clone()).await?;
+        let sums = giver.client().await.sums(ground.module, parts.clone()).await?;
         giver.count(sums.iter().flatten().map(Vec::len).sum());
         let all: Option<Vec<Vec<u8>>> = sums.into_iter().collect();
         let all = all.filter(|all| all.len() == parts.len()).ok_or(Miss::No)?;

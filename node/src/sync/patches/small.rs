@@ -60,7 +60,7 @@ pub(super) async fn bring(ground: &Ground, giver: &Giver, group: Vec<Basis>) -> 
 pub(super) async fn patched(ground: &Ground, giver: &Giver, mut pieces: Vec<Piece>) -> Result<Vec<Piece>, Miss> {
     let mut lacking = Vec::new();
     while !pieces.is_empty() {
-        let made = giver.client.patches(ground.module, pieces.iter().map(pair).collect()).await?;
+        let made = giver.client().await.patches(ground.module, pieces.iter().map(pair).collect()).await?;
         giver.count(made.frame.len());
         let rest = pieces.split_off(made.slots.len().min(pieces.len()));
         let stage = Arc::clone(&ground.stage);
@@ -116,7 +116,8 @@ pub(super) async fn matched(ground: &Ground, giver: &Giver, mut pieces: Vec<Piec
     let chance = CHANCE + pieces.len().checked_ilog2().unwrap_or(0) + 1;
     let mut found = Vec::new();
     while !pieces.is_empty() {
-        let sums = giver.client.sums(ground.module, pieces.iter().map(|piece| part(piece, chance)).collect()).await?;
+        let sums =
+            giver.client().await.sums(ground.module, pieces.iter().map(|piece| part(piece, chance)).collect()).await?;
         giver.count(sums.iter().flatten().map(Vec::len).sum());
         let rest = pieces.split_off(sums.len().min(pieces.len()));
         let look = move |(piece, sums): (Piece, Option<Vec<u8>>)| Found::look(form(&piece, chance), piece, &sums?);
@@ -126,7 +127,7 @@ pub(super) async fn matched(ground: &Ground, giver: &Giver, mut pieces: Vec<Piec
     }
     while !found.is_empty() {
         let parts = found.iter().map(Found::lacking).collect();
-        let made = giver.client.slices(ground.module, parts).await?;
+        let made = giver.client().await.slices(ground.module, parts).await?;
         giver.count(made.frame.len());
         let rest = found.split_off(made.slots.len().min(found.len()));
         let stage = Arc::clone(&ground.stage);

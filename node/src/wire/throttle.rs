@@ -1,5 +1,6 @@
-//! `--bwlimit`: how much may be asked for by now. Pure: the time is passed in.
+//! `--bwlimit`: how much may be asked for, or sent, by now. The machine is pure: the time is passed in.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How much may be saved up for a burst.
@@ -31,6 +32,43 @@ impl Throttle {
         let micros = u128::from(bytes) * 1_000_000 / u128::from(self.rate);
         let owed = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
         self.free = start.checked_add(owed).unwrap_or(start);
+    }
+}
+
+/// One limit for all that share it.
+#[derive(Debug, Clone)]
+pub struct Pace(Arc<Mutex<Throttle>>);
+
+impl Pace {
+    /// A limit of `rate` bytes per second.
+    pub fn new(rate: u64) -> Self {
+        Self(Arc::new(Mutex::new(Throttle::new(rate, Instant::now()))))
+    }
+
+    /// How long nothing more may move.
+    pub fn wait(&self) -> Duration {
+        self.lock().wait(Instant::now())
+    }
+
+    /// Takes note of bytes.
+    pub fn take(&self, bytes: u64) {
+        self.lock().take(bytes, Instant::now());
+    }
+
+    /// Takes note of bytes, and waits until they may move: first come, first served.
+    pub async fn turn(&self, bytes: u64) {
+        let wait = {
+            let (mut throttle, now) = (self.lock(), Instant::now());
+            let wait = throttle.wait(now);
+            throttle.take(bytes, now);
+            wait
+        };
+        tokio::time::sleep(wait).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Throttle> {
+        // A sum stays a sum, whatever happened to the holder of the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
