@@ -11,6 +11,8 @@ mod tests;
 const SIZE_WIDTH: usize = 14;
 /// ... where numbers have no commas.
 const PLAIN_WIDTH: usize = 11;
+/// What file systems commonly say of a directory's size, bytes.
+pub const DIR_SIZE: u64 = 4096;
 /// Prefixes of human-readable sizes.
 const PREFIXES: [char; 5] = ['K', 'M', 'G', 'T', 'P'];
 

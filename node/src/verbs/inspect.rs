@@ -13,7 +13,7 @@ use super::{Event, Output};
 use crate::attach::offer::{MAX_LINE, Offer};
 use crate::error::{Exit, Failure};
 use crate::manifest::entry::{Entry, Node as Kind};
-use crate::manifest::path::escape;
+use crate::manifest::path::{Name, TreePath, escape};
 use crate::manifest::select::{Depth, Selector};
 use crate::manifest::selection::Selection;
 use crate::manifest::walk::{Walk, WalkItem, root_node};
@@ -23,6 +23,7 @@ use crate::store::files::{Attributes, Dir};
 use crate::store::stage::Stage;
 use crate::store::state::Role;
 use crate::sync::fetch::{Download, Progress};
+use crate::sync::pages::PageCount;
 use crate::sync::plan::Want;
 use crate::sync::resolve::{Resolved, resolve as find_head};
 use crate::sync::shelf::Arriving;
@@ -56,6 +57,8 @@ pub(super) struct Opened {
     select: Selector,
     sources: Vec<Source>,
     finder: Finder,
+    /// What the pages cost.
+    pub(super) count: PageCount,
 }
 
 impl Opened {
@@ -63,6 +66,16 @@ impl Opened {
     pub(super) fn top(&self, service: &Service, reference: &Reference) -> Result<Entry, Failure> {
         let top = selected::top(&service.node.index, &reference.module, &self.select, self.bundle.root())?;
         top.ok_or_else(|| SyncError::UnknownPath { path: self.select.base().to_string() }.into())
+    }
+}
+
+impl Opened {
+    /// True if the place of the reference is in the tree, whatever rules say of it.
+    pub(super) fn holds(&self, service: &Service, base: &TreePath, only: Option<&Name>) -> bool {
+        let place = only.map(|name| name.as_bytes().to_vec()).unwrap_or_default();
+        let select = Selector::places(base.clone(), [(place, Depth::Itself)], false);
+        let walk = Walk::new(&*service.node.index, self.bundle.root(), &select);
+        walk.is_ok_and(|mut walk| walk.any(|item| item.is_ok()))
     }
 }
 
@@ -74,8 +87,8 @@ pub(super) async fn open(service: &Service, reference: &Reference, select: Selec
     let found = find_head(node, &reference.module, reference.at, &mut finder).await?;
     let Resolved { bundle, mut sources, .. } = found;
     let root = *bundle.root();
-    pages::bring(node, &reference.module, (root, None), &select, &mut sources, &mut finder).await?;
-    Ok(Opened { bundle, select, sources, finder })
+    let count = pages::bring(node, &reference.module, (root, None), &select, &mut sources, &mut finder).await?;
+    Ok(Opened { bundle, select, sources, finder, count })
 }
 
 /// The selected entries.

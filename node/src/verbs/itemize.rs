@@ -9,7 +9,7 @@ pub fn name(step: &Step) -> String {
     let is_dir = match &step.change {
         Change::Delete => step.replaces.as_ref().is_some_and(|old| old.kind == LocalKind::Dir),
         Change::MakeDir | Change::SetDir => true,
-        Change::Keep => step.replaces.as_ref().is_some_and(|old| old.kind == LocalKind::Dir),
+        Change::Keep { .. } => step.replaces.as_ref().is_some_and(|old| old.kind == LocalKind::Dir),
         _ => false,
     };
     let name = if step.path.is_root() { ".".to_owned() } else { step.path.to_string() };
@@ -19,7 +19,7 @@ pub fn name(step: &Step) -> String {
 /// What follows the name: ` -> target`, ` => leader`.
 pub fn suffix(step: &Step) -> String {
     match (&step.change, step.replaces.as_ref().map(|old| &old.kind)) {
-        (Change::Symlink(target), _) | (Change::Touch | Change::Keep, Some(LocalKind::Symlink(target))) => {
+        (Change::Symlink(target), _) | (Change::Touch | Change::Keep { .. }, Some(LocalKind::Symlink(target))) => {
             format!(" -> {}", escape(target))
         }
         (Change::Link { leader, .. }, _) => format!(" => {leader}"),
@@ -49,9 +49,11 @@ pub fn letters(step: &Step, rules: &Rules) -> String {
         },
         Change::Touch if is_link => (Update::Attributes, Kind::Symlink, attributes),
         Change::Touch => (Update::Attributes, Kind::File, attributes),
-        Change::Keep if is_dir => (Update::Attributes, Kind::Dir, Some(Changes::default())),
-        Change::Keep if is_link => (Update::Attributes, Kind::Symlink, Some(Changes::default())),
-        Change::Keep => (Update::Attributes, Kind::File, Some(Changes::default())),
+        Change::Keep { .. } if is_dir => (Update::Attributes, Kind::Dir, Some(Changes::default())),
+        Change::Keep { .. } if is_link => (Update::Attributes, Kind::Symlink, Some(Changes::default())),
+        Change::Keep { linked } => {
+            (if *linked { Update::HardLink } else { Update::Attributes }, Kind::File, Some(Changes::default()))
+        }
         Change::File { origin: Origin::Basis { link: true, .. }, .. } => {
             (Update::HardLink, Kind::File, Some(Changes::default()))
         }

@@ -1,10 +1,14 @@
 //! `ls` and `find`: what a module holds, from its pages alone.
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::figures::Figures;
 use super::format::{self, Numbers};
 use super::inspect::{copy_of, items, open};
+use super::levels::Levels;
 use super::pass::{reference, selector};
 use super::{Event, Output};
 use crate::error::Failure;
@@ -39,6 +43,12 @@ pub struct Ls {
     pub numbers: Numbers,
     /// The directory itself comes first, as in rsync's listings.
     pub itself: bool,
+    /// What is told around it: `-v`, `--stats`.
+    pub levels: Levels,
+    /// `-q`: not even the list.
+    pub quiet: bool,
+    /// How the list is told of, where it is.
+    pub announced: String,
 }
 
 /// What to look for; everything that is given must hold.
@@ -70,25 +80,64 @@ pub async fn ls(service: &Service, wish: Ls, out: &Output) -> Result<Value, Fail
     // One level unless told otherwise; a named directory is listed itself.
     let wanted = Selection { recursive: wish.recursive, dirs: true, ..wish.selection.clone() };
     let select = selector(base.clone(), only.clone(), &wanted)?;
+    let (start, before) = (Instant::now(), service.node.swarm.bytes().await);
     let opened = open(service, &reference, select).await?;
+    let pages = (opened.count.bytes, start.elapsed().as_secs_f64());
     let mut items = items(service, &reference, &opened)?;
     items.sort_by(|a, b| rsyncs_order((&a.path, a.entry.is_dir()), (&b.path, b.entry.is_dir())));
-    if items.is_empty() && !reference.path.is_root() {
+    if items.is_empty() && !reference.path.is_root() && !opened.holds(service, &base, only.as_ref()) {
         return Err(SyncError::UnknownPath { path: reference.path.to_string() }.into());
     }
     if let Some(from) = root_node(&*service.node.index, opened.bundle.root()).ok().and_then(|root| root.unofficial) {
         out.note(copy_of(&from)).await;
     }
-    if wish.itself && only.is_none() {
-        let top = opened.top(service, &reference)?;
-        out.line(list_line(".", &top, wish.links, wish.numbers)).await;
+    if wish.quiet {
+        return Ok(Value::Null);
+    }
+    if wish.levels.flist > 0 {
+        out.line(wish.announced.clone()).await;
+    }
+    let top = if wish.itself && only.is_none() { Some(opened.top(service, &reference)?) } else { None };
+    if let Some(top) = &top {
+        out.line(list_line(".", top, wish.links, wish.numbers)).await;
     }
     for item in &items {
         let Some(path) = item.path.relative_to(&base) else { continue };
         let long = wish.long.then_some(wish.links);
         say(&path, &item.entry, long, wish.numbers, out).await;
     }
+    let (received, sent) = service.node.swarm.bytes().await;
+    let traffic = (received - before.0, sent - before.1);
+    let entries = items.iter().map(|item| &item.entry).chain(&top);
+    let figures = Figures { pages, traffic, seconds: start.elapsed().as_secs_f64(), ..listed(entries) };
+    if wish.levels.stats > 1 {
+        out.line("").await;
+        for line in figures.lines(wish.numbers) {
+            out.line(line).await;
+        }
+    }
+    if wish.levels.stats > 0 {
+        let [moved, size] = figures.sums(wish.numbers);
+        for line in [String::new(), moved, size] {
+            out.line(line).await;
+        }
+    }
     Ok(Value::Null)
+}
+
+/// The figures of what is listed.
+fn listed<'a>(entries: impl Iterator<Item = &'a Entry>) -> Figures {
+    let mut figures = Figures::default();
+    for entry in entries {
+        let (at, size) = match &entry.node {
+            Kind::File { size, .. } => (0, *size),
+            Kind::Dir(_) => (1, 0),
+            Kind::Symlink { target } => (2, target.len() as u64),
+        };
+        figures.all[at] += 1;
+        figures.total = figures.total.saturating_add(size);
+    }
+    figures
 }
 
 /// Lists what matches; directories that cannot hold a match are not opened.
@@ -169,8 +218,7 @@ fn list_line(path: &str, entry: &Entry, links: bool, numbers: Numbers) -> String
     };
     let (kind, size, mode) = match &entry.node {
         Kind::File { size, .. } => (format::Kind::File, *size, entry.mode),
-        // What file systems commonly say of a directory.
-        Kind::Dir(_) => (format::Kind::Dir, 4096, entry.mode),
+        Kind::Dir(_) => (format::Kind::Dir, format::DIR_SIZE, entry.mode),
         Kind::Symlink { target } => (format::Kind::Symlink, target.len() as u64, 0o777),
     };
     let listed = format::Listed { kind, mode, size, mtime: entry.mtime, path, target: target.as_deref() };

@@ -2,6 +2,7 @@
 //! values, so that they can cross the socket.
 
 pub mod compare;
+mod figures;
 pub mod format;
 pub mod inspect;
 mod itemize;

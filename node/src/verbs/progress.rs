@@ -27,13 +27,14 @@ pub fn line(done: u64, size: u64, rate: f64, seconds: f64, numbers: Numbers) -> 
     format!("\r{:>15} {percent:>3}% {rate:>7.2}{unit} {time}", numbers.show(done))
 }
 
-/// What follows a file's name. Files arrive side by side, so each is shown at the rate of the whole.
+/// What follows a file's name: the line of its beginning, overwritten by that of its end. Files arrive side by side, so each is shown at the rate of the whole.
 #[allow(clippy::cast_precision_loss, reason = "for people")]
 pub(super) fn of_file(report: &Report, step: &Step, size: u64, moved: u64, numbers: Numbers) -> String {
     let rate = rate(report);
     let seconds = if rate > 0.0 { size as f64 / rate } else { 0.0 };
     let (left, all) = left(&report.plan, step);
-    format!("{} (xfr#{moved}, to-chk={left}/{all})", line(size, size, rate, seconds, numbers))
+    let begin = if size > 0 { line(0, size, 0.0, 0.0, numbers) + "  " } else { String::new() };
+    format!("{begin}{} (xfr#{moved}, to-chk={left}/{all})", line(size, size, rate, seconds, numbers))
 }
 
 /// The last line of `--info=progress2`.

@@ -1,14 +1,18 @@
 //! From what the module has and what stands here to the changes between them.
 
-use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::mem::discriminant;
 
 use super::delete::{Doom, Guard};
+use super::links::{Lead, LinkGroup, Links};
+use super::order::{in_rsyncs_order, prune};
 use super::{BasisKind, Change, Local, LocalKind, LocalTree, Origin, PassedOver, Plan, Remote, Rules, Step, leads_out};
 use crate::manifest::ContentId;
 use crate::manifest::entry::Node;
 use crate::manifest::path::TreePath;
+
+/// What is as it should be.
+const KEEP: Change = Change::Keep { linked: false };
 
 /// Makes the plan that turns `local` into what `remote` says.
 ///
@@ -26,9 +30,12 @@ pub fn make(
         prune(&mut remote);
     }
     let mut planner = Planner::new(&remote, local, bases, rules);
+    planner.links = Links::choose(remote.iter().filter_map(|item| planner.linked_name(item)));
     for item in &remote {
         planner.visit(item);
     }
+    let rest = std::mem::take(&mut planner.links).rest();
+    planner.plan.steps.extend(rest);
     if rules.delete || rules.force {
         let listed = remote.iter().filter(|item| item.listed && rules.delete).map(|item| &item.path).collect();
         let dirs = remote.iter().filter(|item| item.entry.is_dir()).map(|item| &item.path).collect();
@@ -70,43 +77,6 @@ fn drop_blocked(plan: &mut Plan, local: &LocalTree) {
     plan.steps.extend(doomed);
 }
 
-fn in_rsyncs_order(a: &Remote, b: &Remote) -> Ordering {
-    rsyncs_order((&a.path, a.entry.is_dir()), (&b.path, b.entry.is_dir()))
-}
-
-/// In a directory what is no directory comes first; directories sort as if their names ended with a slash.
-pub fn rsyncs_order((a, a_is_dir): (&TreePath, bool), (b, b_is_dir): (&TreePath, bool)) -> Ordering {
-    let (left, right) = (a.as_bytes(), b.as_bytes());
-    let common = left.iter().zip(right).take_while(|(a, b)| a == b).count();
-    let start = left[..common].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-    let is_dir = |is_dir: bool, rest: &[u8]| is_dir || rest.contains(&b'/');
-    let (left, right) = (&left[start..], &right[start..]);
-    is_dir(a_is_dir, left).cmp(&is_dir(b_is_dir, right)).then_with(|| {
-        let name = |rest: &'_ [u8]| -> Vec<u8> { rest.split(|byte| *byte == b'/').next().unwrap_or_default().to_vec() };
-        let (mut first, mut second) = (name(left), name(right));
-        if is_dir(a_is_dir, left) {
-            first.push(b'/');
-            second.push(b'/');
-        }
-        first.cmp(&second).then_with(|| left.len().cmp(&right.len()))
-    })
-}
-
-/// Leaves out directories without anything but directories below them.
-fn prune(remote: &mut Vec<Remote>) {
-    let mut needed: HashSet<TreePath> = HashSet::new();
-    for item in remote.iter().filter(|item| !item.entry.is_dir()) {
-        let mut above = item.path.parent();
-        while let Some(dir) = above {
-            above = dir.parent();
-            if !needed.insert(dir) {
-                break;
-            }
-        }
-    }
-    remote.retain(|item| !item.entry.is_dir() || needed.contains(&item.path));
-}
-
 /// True for a file of this content.
 fn is_file_of(there: &Local, size: u64, wanted: ContentId) -> bool {
     matches!(&there.kind, LocalKind::File { size: known, id, .. } if *known == size && *id == Some(wanted))
@@ -134,9 +104,6 @@ fn elsewhere<'a>(bases: &'a [(BasisKind, &'a LocalTree)]) -> HashMap<ContentId, 
     found
 }
 
-/// Names of one file: what makes two entries hard links of each other.
-type LinkGroup = (ContentId, u16, i64, u32);
-
 /// How much a file of a basis directory is like the wanted one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Likeness {
@@ -162,6 +129,11 @@ impl Basis<'_> {
         let other = matches!(self.local.kind, LocalKind::File { inode, .. } if inode != here);
         other && self.kind == BasisKind::Link && self.likeness == Likeness::Whole
     }
+
+    /// True if nothing is to be made beside it.
+    fn is_compared(&self) -> bool {
+        self.kind == BasisKind::Compare && self.likeness == Likeness::Whole
+    }
 }
 
 struct Planner<'a> {
@@ -176,7 +148,7 @@ struct Planner<'a> {
     elsewhere: HashMap<ContentId, (usize, &'a TreePath)>,
     /// Names per inode, to break links that the module does not have.
     names: HashMap<u64, u32>,
-    leaders: HashMap<LinkGroup, (&'a TreePath, Option<u64>)>,
+    links: Links<'a>,
     used: HashSet<&'a TreePath>,
     /// A directory that `--existing` leaves out, with all below it.
     skipped: Option<&'a TreePath>,
@@ -210,8 +182,8 @@ impl<'a> Planner<'a> {
         for paths in by_id.values_mut() {
             paths.sort_by_key(|path| wanted.contains(*path));
         }
-        let (leaders, used, elsewhere) = (HashMap::new(), HashSet::new(), elsewhere(bases));
-        Self { local, bases, rules, wanted, by_id, elsewhere, names, leaders, used, skipped: None, rank: 0, plan }
+        let (links, used, elsewhere) = (Links::default(), HashSet::new(), elsewhere(bases));
+        Self { local, bases, rules, wanted, by_id, elsewhere, names, links, used, skipped: None, rank: 0, plan }
     }
 
     fn visit(&mut self, item: &'a Remote) {
@@ -267,7 +239,7 @@ impl<'a> Planner<'a> {
         self.plan.dirs.insert(item.path.clone(), (self.rules.mode(&item.entry, here), mtime));
         match here {
             Some(old) if old.kind == LocalKind::Dir => {
-                let change = if self.differs(old, item) { Change::SetDir } else { Change::Keep };
+                let change = if self.differs(old, item) { Change::SetDir } else { KEEP };
                 self.push(item, change);
             }
             _ => self.push_beside(item, Change::MakeDir, |there| there.kind == LocalKind::Dir),
@@ -306,7 +278,7 @@ impl<'a> Planner<'a> {
         match self.local.get(&item.path) {
             None if self.bases.iter().any(compared) => {}
             Some(old) if old.kind == link => {
-                let change = if self.differs(old, item) { Change::Touch } else { Change::Keep };
+                let change = if self.differs(old, item) { Change::Touch } else { KEEP };
                 self.push(item, change);
             }
             _ => self.push_beside(item, Change::Symlink(target.to_vec()), |there| there.kind == link),
@@ -317,49 +289,82 @@ impl<'a> Planner<'a> {
         let here = self.local.get(&item.path);
         let inode_here = here.and_then(|old| self.same_content(old, size, id));
         let group = (id, item.entry.mode, item.entry.mtime, link);
-        if link != 0
-            && self.rules.hard_links
-            && let Some((leader, inode)) = self.leaders.get(&group).copied()
-        {
-            self.plan.reused = self.plan.reused.saturating_add(size);
-            let linked = inode.is_some() && inode == inode_here;
-            let link = || Change::Link { leader: leader.clone(), size };
-            if linked {
-                return self.push(item, Change::Keep);
-            }
-            return self.push_beside(item, link(), |there| is_file_of(there, size, id));
+        let lead = self.links.lead(&group, &item.path);
+        if let Some(lead) = lead.filter(|lead| lead.is_planned) {
+            return self.link(item, (size, id), inode_here, lead);
         }
-        let newer = here.is_some_and(|old| self.rules.is_newer_here(old.mtime, item.entry.mtime));
-        if let Some(why) = self.rules.leaves_out(size) {
+        if let Some(why) = self.leaves_alone(item, size) {
             return self.pass_over(item, why);
         }
-        if newer && matches!(here.map(|old| &old.kind), Some(LocalKind::File { .. })) {
-            return self.pass_over(item, PassedOver::Newer);
+        if let Some(lead) = lead {
+            return self.link(item, (size, id), inode_here, lead);
         }
         let basis = self.basis(item, size, id);
-        let is_compared = |basis: &Basis<'_>| basis.kind == BasisKind::Compare && basis.likeness == Likeness::Whole;
-        if inode_here.is_none() && basis.as_ref().is_some_and(is_compared) {
+        if inode_here.is_none() && basis.as_ref().is_some_and(Basis::is_compared) {
             self.plan.reused = self.plan.reused.saturating_add(size);
             return;
         }
-        if link != 0 && self.rules.hard_links {
-            self.leaders.insert(group, (&item.path, inode_here));
-        }
         let relinks = |inode: &u64| !basis.as_ref().is_some_and(|basis| basis.replaces(*inode));
-        let Some(inode) = inode_here.filter(relinks) else { return self.content(item, size, id, basis.as_ref()) };
+        let inode = match inode_here.filter(relinks) {
+            Some(inode) => self.stays(item, (size, id), inode, link != 0),
+            None => {
+                self.content(item, size, id, basis.as_ref());
+                None
+            }
+        };
+        let follow = self.links.planned(&group, inode, self.plan.steps.last());
+        self.plan.steps.extend(follow);
+    }
+
+    /// Why flags leave a file alone, whatever else is known of it.
+    fn leaves_alone(&self, item: &Remote, size: u64) -> Option<PassedOver> {
+        let old = self.local.get(&item.path).filter(|old| matches!(old.kind, LocalKind::File { .. }));
+        let is_newer = old.is_some_and(|old| self.rules.is_newer_here(old.mtime, item.entry.mtime));
+        self.rules.leaves_out(size).or_else(|| is_newer.then_some(PassedOver::Newer))
+    }
+
+    /// A name of a file with several, and whether it stands here as a file: none for what has no part in hard links.
+    fn linked_name(&self, item: &'a Remote) -> Option<(LinkGroup, &'a TreePath, bool)> {
+        let Node::File { size, id, link } = item.entry.node else { return None };
+        let here = self.local.get(&item.path);
+        let is_out = here.map_or(self.rules.existing, |_| self.rules.ignore_existing);
+        if link == 0 || !self.rules.hard_links || is_out || self.leaves_alone(item, size).is_some() {
+            return None;
+        }
+        let basis = self.basis(item, size, id);
+        let is_here = here.is_some_and(|old| self.same_content(old, size, id).is_some());
+        if !is_here && basis.as_ref().is_some_and(Basis::is_compared) {
+            return None;
+        }
+        let stands = basis.is_some() || here.is_some_and(|old| matches!(old.kind, LocalKind::File { .. }));
+        Some(((id, item.entry.mode, item.entry.mtime, link), &item.path, stands))
+    }
+
+    /// A further name of a file.
+    fn link(&mut self, item: &'a Remote, (size, id): (u64, ContentId), inode_here: Option<u64>, lead: Lead<'a>) {
+        self.plan.reused = self.plan.reused.saturating_add(size);
+        if lead.inode.is_some() && lead.inode == inode_here {
+            return self.push(item, Change::Keep { linked: true });
+        }
+        let link = Change::Link { leader: lead.path.clone(), size };
+        self.push_beside(item, link, |there| is_file_of(there, size, id));
+        let step = self.plan.steps.pop().and_then(|step| self.links.hold(step, lead));
+        self.plan.steps.extend(step);
+    }
+
+    /// A file whose content is there; gives its inode, unless the name gets a file of its own.
+    fn stays(&mut self, item: &'a Remote, (size, id): (u64, ContentId), inode: u64, has_names: bool) -> Option<u64> {
         self.plan.reused = self.plan.reused.saturating_add(size);
         let shared = self.names.get(&inode).is_some_and(|names| *names > 1);
-        let differs = here.is_some_and(|old| self.differs(old, item));
-        if shared && (link == 0 || differs) && self.rules.hard_links {
-            // The module does not have this link (or other attributes for it): give the name a file of its own.
-            if let Some(leader) = self.leaders.get_mut(&group) {
-                leader.1 = None;
-            }
+        let differs = self.local.get(&item.path).is_some_and(|old| self.differs(old, item));
+        if shared && (!has_names || differs) && self.rules.hard_links {
+            // The module does not have this link (or other attributes for it).
             let origin = Origin::Copy(item.path.clone());
             self.push(item, Change::File { id, size, origin, number: item.number });
-        } else {
-            self.push(item, if differs { Change::Touch } else { Change::Keep });
+            return None;
         }
+        self.push(item, if differs { Change::Touch } else { KEEP });
+        Some(inode)
     }
 
     /// The inode of a local file whose content counts as that of the module.
@@ -443,7 +448,7 @@ impl<'a> Planner<'a> {
     }
 
     fn push(&mut self, item: &Remote, change: Change) {
-        if change == Change::Keep && !self.rules.tell_unchanged {
+        if change.is_keep() && !self.rules.tell_unchanged {
             return;
         }
         let replaces = self.local.get(&item.path).cloned();

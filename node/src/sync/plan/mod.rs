@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 mod chmod;
 mod delete;
 mod estimate;
+mod links;
 mod make;
+mod order;
 mod rules;
 
 pub use chmod::{Chmod, ChmodError};
 pub use delete::Guard;
 pub use estimate::{Estimate, pays};
-pub use make::{make, rsyncs_order};
+pub use make::make;
+pub use order::rsyncs_order;
 pub use rules::{Backup, Rules, leads_out};
 
 use crate::manifest::ContentId;
@@ -138,9 +141,19 @@ pub enum Change {
     /// Set the attributes of a file or symlink that stays.
     Touch,
     /// Nothing: it is told of, where that was asked for.
-    Keep,
+    Keep {
+        /// It is a further name of another file here, as it should be.
+        linked: bool,
+    },
     /// Remove a file or an empty directory.
     Delete,
+}
+
+impl Change {
+    /// True if nothing is done.
+    pub fn is_keep(&self) -> bool {
+        matches!(self, Self::Keep { .. })
+    }
 }
 
 /// One line of the plan.
@@ -174,7 +187,7 @@ impl Step {
             return false;
         };
         match self.change {
-            Change::Keep | Change::Touch => false,
+            Change::Keep { .. } | Change::Touch => false,
             Change::File { .. } if matches!(old, LocalKind::File { .. }) => true,
             // Backups of former runs are backed up by what takes their place as a file, and by nothing else.
             _ => self.path.name().is_some_and(|name| backup.keeps(name.as_bytes())),
@@ -281,7 +294,7 @@ impl Plan {
         let same_time = |old: &Local| mtime.is_none_or(|mtime| !rules.times_differ(old.mtime, mtime));
         let same = old.as_ref().is_some_and(|old| old.mode == mode && same_time(old));
         let change = match (&old, same) {
-            (Some(_), true) => Change::Keep,
+            (Some(_), true) => Change::Keep { linked: false },
             (Some(_), false) => Change::SetDir,
             (None, _) => Change::MakeDir,
         };
@@ -293,7 +306,7 @@ impl Plan {
 
     /// True if anything is to be done.
     pub fn has_changes(&self) -> bool {
-        self.steps.iter().any(|step| step.change != Change::Keep)
+        self.steps.iter().any(|step| !step.change.is_keep())
     }
 
     /// The contents to fetch for paths where an old version stands, each once, with path and size of the old one.
@@ -312,10 +325,12 @@ impl Plan {
         bases
     }
 
-    /// The steps as rsync prints them: deletions first.
-    pub fn in_rsync_order(&self) -> impl Iterator<Item = &Step> {
-        let deletions = self.steps.iter().filter(|step| step.change == Change::Delete);
-        deletions.chain(self.steps.iter().filter(|step| step.change != Change::Delete))
+    /// The steps as rsync prints them: deletions first, or last; of a dry run hard links where their turn is.
+    pub fn in_rsync_order(&self, dry_run: bool, deletes_last: bool) -> Vec<&Step> {
+        let (deletions, others): (Vec<&Step>, Vec<&Step>) =
+            self.steps.iter().partition(|step| step.change == Change::Delete);
+        let others = if dry_run { links::without_waiting(others) } else { others };
+        if deletes_last { [others, deletions].concat() } else { [deletions, others].concat() }
     }
 
     /// Keeps the first `max` deletions; returns how many are left out. Directories that hold something then are kept.
