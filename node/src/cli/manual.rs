@@ -31,8 +31,20 @@ are of no effect: verified bytes wait in .murmir/ at the root of the destination
 \fB-o\fR, \fB-g\fR, \fB-D\fR
 are accepted as part of \fB-a\fR and refused alone: a tree has no owners and no devices. Set-id bits are not carried.
 .TP
-\fB-W\fR, \fB-B\fR, \fB-z\fR, \fB--timeout\fR, \fB--port\fR and others
+\fB-W\fR, \fB-B\fR, \fB-z\fR and others
 that tune rsync's own wire are accepted and of no effect.
+.TP
+\fB--bwlimit\fR
+is a limit both ways, or \fIUP\fR:\fIDOWN\fR. What a node that runs here sends is the matter of \fBserve --bwlimit\fR.
+.TP
+\fB--timeout\fR
+ends a run (30) when nothing comes from anybody; where one of several is silent, others are asked after 10 seconds at most.
+.TP
+\fB%C\fR
+of \fB--out-format\fR is the content's BLAKE3 id.
+.TP
+\fBmerge files\fR
+inside a module are read from the module: beside the file that names them if the name has a slash, else at the transfer root.
 .SH "EXIT CODES"
 rsync's own: 0 ok, 1 usage, 2 protocol version, 3 file selection, 4 unsupported, 5 start refused, 10 nobody answered,
 11 file I/O, 12 protocol stream, 20 signal, 22 memory, 23 some files incomplete, 24 content held by no reachable source,

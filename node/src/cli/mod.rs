@@ -5,6 +5,7 @@ mod attach;
 mod attached;
 mod classic;
 mod doctor;
+mod explain;
 mod foreign;
 mod from;
 mod keys;

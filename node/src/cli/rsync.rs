@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::foreign::Foreign;
 use super::transfer::{self, Habit};
 use crate::attach::origin::Origin;
 use crate::error::{Exit, Failure};
@@ -44,7 +43,7 @@ pub fn verb(options: &RsyncOptions, verbose: u8) -> Result<Verb, Failure> {
             pass.more = names;
             Ok(Verb::Pass(Box::new(pass)))
         }
-        None if names.is_empty() => transfer::listing(Habit::Rsync, reference, &options.transfer),
+        None if names.is_empty() => transfer::listing(Habit::Rsync, reference, &options.transfer, verbose),
         None => Err(Failure::new(Exit::Unsupported, "a listing of several sources is not built yet")),
     }
 }
@@ -85,41 +84,6 @@ fn source(word: &OsString) -> Source {
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
-}
-
-/// What each given flag does here, a line each.
-pub fn explain(foreign: &Foreign) -> Vec<String> {
-    let mut lines: Vec<String> =
-        foreign.given().iter().map(|name| format!("{}: {}", dashed(name), meaning(name))).collect();
-    lines.extend(foreign.explain());
-    lines.sort();
-    lines
-}
-
-fn dashed(name: &str) -> String {
-    if name.len() == 1 { format!("-{name}") } else { format!("--{name}") }
-}
-
-/// Where a flag of rsync's reads differently here.
-fn meaning(name: &str) -> &'static str {
-    match name {
-        "archive" => "-rlpt; owners, groups and devices are not part of a tree",
-        "delete" => "deletes what the module does not have, after everything else, whatever the form of the flag",
-        "delete_excluded" | "delete-excluded" => "deletes also what the rules exclude here, after everything else",
-        "checksum" => "contents are compared by their BLAKE3 ids, with or without it; the origin reads nothing",
-        "size_only" => "files of the same size count as the same, whatever their content",
-        "delay_updates" | "temp_dir" => {
-            "always so: files switch only when all are there and verified; .~tmp~ is left out"
-        }
-        "partial" | "partial_dir" => {
-            "always so: verified bytes are kept in .murmir/ of the destination and used by the next run"
-        }
-        "modify_window" => "as in rsync; without it times are compared to the nanosecond",
-        "prune-empty-dirs" => "as in rsync; pages of directories are read all the same",
-        "copy_links" | "copy_dirlinks" => "as in rsync, inside the module: what leads out of it is left out (23)",
-        "progress" | "partial_progress" => "each file's line follows its name, when all are in place; a bar until then",
-        _ => "as in rsync",
-    }
 }
 
 #[cfg(test)]
