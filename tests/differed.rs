@@ -9,7 +9,7 @@ use crate::util::{Tree, facts};
 /// or `path/ mode`.
 type Row = (&'static str, &'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str]);
 
-const ROWS: [Row; 25] = [
+const ROWS: [Row; 28] = [
     (
         "a file whose old name is protected is copied, not moved",
         "-a --delete --filter=-p_core",
@@ -123,6 +123,27 @@ const ROWS: [Row; 25] = [
         &[""],
     ),
     ("of several sources one is missing", "-a", &[], &["a x", "b y"], &["a", "none", "b"]),
+    (
+        "a protected directory is not pruned",
+        "-a -m --filter=P_keep",
+        &[],
+        &["keep/", "a/keep/", "other/", "b x"],
+        &[""],
+    ),
+    (
+        "an excluded directory on the way to a name of a list is not pruned",
+        "-a -m --exclude=a/ --files-from=LIST",
+        &[],
+        &["core/d/core x", "a/b/"],
+        &[""],
+    ),
+    (
+        "what is copied from another directory does not take after it",
+        "-a --no-p --chmod=ugo=rwX --copy-dest=BASE",
+        &[],
+        &["d x1 444", "c new 444"],
+        &[""],
+    ),
     ("a directory of directories is in the way", "-a", &["a/b/c old"], &["d/a file"], &["d/a"]),
     ("directories are passed over", "-lpt", &[], &["a/b x", "c x"], &["a", "c", ""]),
 ];
@@ -155,7 +176,7 @@ fn what_once_differed_is_the_same() {
     let scene = Scene::new();
     let (list, base) = (scene.lab.path("list"), Tree::new(scene.lab.path("base")));
     std::fs::write(&list, "core/d/core\na/b\n").expect("list");
-    fill(&base, &["a x1", "b x1", "c old"]);
+    fill(&base, &["a x1", "b x1", "c old", "d x1 444"]);
     let mut failures = Vec::new();
     for (number, (name, flags, before, after, sources)) in ROWS.iter().enumerate() {
         let (new, old) =

@@ -9,6 +9,7 @@ use super::order::{in_rsyncs_order, prune};
 use super::{BasisKind, Change, Local, LocalKind, LocalTree, Origin, PassedOver, Plan, Remote, Rules, Step, leads_out};
 use crate::manifest::ContentId;
 use crate::manifest::entry::Node;
+use crate::manifest::filter::{Side, Subject};
 use crate::manifest::path::TreePath;
 
 /// What is as it should be.
@@ -27,7 +28,12 @@ pub fn make(
 ) -> Plan {
     remote.sort_by(in_rsyncs_order);
     if rules.prune_empty {
-        prune(&mut remote);
+        let top = guard.filter.top();
+        let protects = |dir: &TreePath| {
+            let subject = Subject { path: dir.as_bytes(), below: 0, is_dir: true };
+            guard.filter.verdict(&top, Side::Local, subject, false) == Some(false)
+        };
+        prune(&mut remote, protects);
     }
     let mut planner = Planner::new(&remote, local, bases, rules);
     planner.links = Links::choose(remote.iter().filter_map(|item| planner.linked_name(item)));
@@ -390,8 +396,9 @@ impl<'a> Planner<'a> {
         }
         self.push(item, Change::File { id, size, origin, number: item.number });
         if let (Some(step), Some(basis)) = (self.plan.steps.last_mut(), basis) {
-            // Without -p a new file takes after what it is like.
-            step.mode = self.rules.mode(&item.entry, step.replaces.as_ref().or(Some(basis.local)));
+            // Without -p what is brought takes after what it is like; what is copied does not.
+            let like = Some(basis.local).filter(|_| basis.likeness == Likeness::Path);
+            step.mode = self.rules.mode(&item.entry, step.replaces.as_ref().or(like));
             step.beside = Some(basis.local.clone());
         }
     }
