@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use regex_automata::dfa::regex::Regex;
+
 use crate::util::{Lab, Machine, Node, Tree, assert_same, facts, noise};
 
 /// Flags of published mirror scripts, as they stand there.
@@ -185,33 +187,39 @@ fn what_mirror_tools_read_is_there() {
     let scene = Scene::new();
     let dest = scene.lab.path("copy");
     let run = text(&scene.ours(&["-aHvh", "--stats"], &dest));
-    let size = run.lines().find_map(|line| line.strip_prefix("Total file size: ")?.strip_suffix(" bytes"));
-    let size = size.unwrap_or_else(|| panic!("tunasync's line in {run}"));
-    assert!(size.trim_end_matches(['K', 'M']).parse::<f64>().is_ok(), "{size}");
+    // tunasync's expression for the size of a mirror.
+    let size = Regex::new(r"^Total file size: ([0-9\.]+[KMGTP]?) bytes").expect("an expression");
+    assert!(run.lines().any(|line| size.is_match(line)), "{run}");
     for line in ["receiving incremental file list", "pool/main/b/b_1.deb", "latest -> pool/main/b/b_1.deb"] {
         assert!(run.lines().any(|one| one == line), "{line} in {run}");
     }
     assert!(run.lines().any(|line| line.starts_with("sent ") && line.ends_with(" bytes/sec")), "{run}");
     assert!(run.lines().any(|line| line.starts_with("total size is ") && line.contains("  speedup is ")), "{run}");
-    // mirrorbits: ^.+\s+([0-9,]+)\s+([0-9/]+)\s+([0-9:]+)\s+(.*)$
-    let list = text(
-        &scene
-            .client
-            .command(&[&"rsync", &"-r", &"--no-motd", &scene.reference])
-            .env("TZ", "UTC")
-            .output()
-            .expect("list"),
-    );
-    let ours: Vec<&str> = list.lines().filter(|line| line.starts_with('-')).collect();
-    let mut from = scene.tree.root().as_os_str().to_owned();
-    from.push("/");
-    let theirs =
-        text(&Command::new("rsync").args(["-r", "--list-only"]).arg(from).env("TZ", "UTC").output().expect("rsync"));
-    let mut theirs: Vec<&str> = theirs.lines().filter(|line| line.starts_with('-')).collect();
-    let mut sorted = ours.clone();
-    sorted.sort_unstable();
-    theirs.sort_unstable();
-    assert_eq!(sorted, theirs);
+    let list = |flags: &[&str]| {
+        let mut words: Vec<&dyn AsRef<OsStr>> = vec![&"rsync"];
+        words.extend(flags.iter().map(|flag| flag as &dyn AsRef<OsStr>));
+        words.push(&scene.reference);
+        text(&scene.client.command(&words).env("TZ", "UTC").output().expect("list"))
+    };
+    // mirrorbits takes lines of files by this one, the size with its commas.
+    let listed = Regex::new(r"^.+\s+([0-9,]+)\s+([0-9/]+)\s+([0-9:]+)\s+(.*)$").expect("an expression");
+    let files = list(&["-r", "--no-motd", "--timeout=30", "--contimeout=30"]);
+    assert!(files.lines().all(|line| listed.is_match(line)), "{files}");
+    // MirrorManager and MirrorBrain cut lines in five words, however many blanks are between them, and read names to the end.
+    let all = list(&["--no-motd", "--timeout=14400", "-r", "--exclude=.snapshot", "--exclude=*.~tmp~", "--no-h"]);
+    let mut names = 0;
+    for line in all.lines() {
+        let mut rest = line;
+        let [mode, size, date, time] = [(); 4].map(|()| {
+            let (word, more) = rest.split_once(' ').unwrap_or((rest, ""));
+            rest = more.trim_start();
+            word
+        });
+        assert!(mode.len() == 10 && size.parse::<u64>().is_ok(), "{line}");
+        assert!(date.split('/').count() == 3 && time.split(':').count() == 3, "{line}");
+        names += usize::from(rest == "doc/read me" || rest == ".");
+    }
+    assert_eq!(names, 2, "{all}");
 }
 
 #[test]
