@@ -59,7 +59,7 @@ fn an_unchanged_tree_costs_a_head_and_no_page_whatever_its_size() {
 
 #[test]
 fn a_pattern_or_expression_brings_the_pages_on_its_way_only() {
-    let mut scene = Scene::new(|tree| tree.many(1, 20_000, 1));
+    let mut scene = Scene::new(|tree| tree.many(1, 20_000, 8));
     let (all, _) = scene.fetch(&["-n"], "", "none");
     let every = number(&all, "pages");
     assert!(every > 2000, "a page for each directory, and those above: {every}");
