@@ -258,7 +258,8 @@ fn cron_hears_nothing_but_failures() {
 fn explain_says_what_each_flag_does_here() {
     let scene = Scene::new();
     let run = scene.client.ok(&[&"rsync", &"--explain", &"-az", &"--delete-before", &"host::m/", &"y"]);
-    for flag in ["-a (--archive): -rlpt", "--delete-before: deletes what", "-z (--compress): of no effect: answers are"] {
+    for flag in ["-a (--archive): -rlpt", "--delete-before: deletes what", "-z (--compress): of no effect: answers are"]
+    {
         assert!(run.lines().iter().any(|line| line.starts_with(flag)), "{flag} in {}", run.text());
     }
 }

@@ -18,9 +18,13 @@ struct Scene {
 
 impl Scene {
     fn new(serve: &[&str]) -> Self {
+        Self::of(SIZE, serve)
+    }
+
+    fn of(size: usize, serve: &[&str]) -> Self {
         let lab = Lab::new();
         let (origin, tree) = (lab.machine("o"), Tree::new(lab.path("t")));
-        tree.file("small", noise(1, 20_000)).file("large", noise(2, SIZE));
+        tree.file("small", noise(1, 20_000)).file("large", noise(2, size));
         let flags: Vec<&dyn AsRef<OsStr>> = serve.iter().map(|flag| flag as &dyn AsRef<OsStr>).collect();
         let node = origin.serve(&flags);
         let reference = origin.publish(tree.root()).reference;
@@ -92,8 +96,8 @@ fn silence_ends_with_30_and_the_next_run_goes_on() {
 
 #[test]
 fn a_slow_pace_is_no_silence() {
-    let scene = Scene::new(&[]);
-    // One piece of the file takes longer than the silence that is borne.
-    let seconds = scene.seconds("slow", &["--bwlimit=200", "--timeout=1"]);
-    assert!(seconds > 1.0, "{seconds} s");
+    // After the first piece of a megabyte nothing is asked for, for longer than the silence that is borne.
+    let scene = Scene::of(1_300_000, &[]);
+    let seconds = scene.seconds("slow", &["--bwlimit=200", "--timeout=3"]);
+    assert!(seconds > 4.0, "{seconds} s");
 }
