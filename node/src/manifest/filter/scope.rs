@@ -120,9 +120,11 @@ impl<E: From<FilterError>, R: FnMut(&TreePath) -> Result<Option<Vec<u8>>, E>> Re
     fn add(&mut self, list: &mut List, content: &[u8], manner: Manner, nested: usize) -> Result<(), E> {
         let dir = self.inside.dir;
         let start = if dir.is_root() { 0 } else { dir.as_bytes().len() + 1 };
+        // As in rsync, a leading slash in a file that is merged means the transfer root, not the directory.
+        let start = (nested == 0).then_some(start);
         let inner = Manner { words: false, exclude_self: false, ..manner };
         for line in lines(content, manner) {
-            match parse(line, inner, Some(start))? {
+            match parse(line, inner, start)? {
                 Parsed::Rule(rule) => list.items.push(Item::Rule(rule)),
                 Parsed::Clear => *list = List { items: Vec::new(), cleared: true },
                 Parsed::Cvs(manner) | Parsed::Merge(None, manner) => self.add(list, CVS_IGNORED, manner, nested)?,

@@ -87,8 +87,8 @@ fn files_of_directories_nest_anchor_and_clear() {
 fn files_of_directories_merge_and_name_others() {
     let filter = filter(&[": .rules"]);
     let files = [
-        ("a/.rules", "merge ./more\n. top\n- k\n: .sub\n+ s"),
-        ("a/more", "- /m"),
+        ("a/.rules", "merge ./more\n. top\n- /k\n: .sub\n+ s"),
+        ("a/more", "- m\n- /k"),
         ("top", "- t"),
         ("a/.sub", "- s"),
         ("a/b/.sub", "+ k\n+ s"),
@@ -100,7 +100,9 @@ fn files_of_directories_merge_and_name_others() {
         |scope: &Scope, dir: &str| ["m", "t", "k", "s"].map(|name| says(&filter, scope, &format!("{dir}/{name}")));
     assert_eq!(told(&a, "a"), [Some(false), Some(false), Some(false), Some(false)]);
     // What a file nearer by says of `s` comes first, but in the place where its name was told.
-    assert_eq!(told(&b, "a/b"), [None, Some(false), Some(false), Some(true)]);
+    assert_eq!(told(&b, "a/b"), [Some(false), Some(false), Some(true), Some(true)]);
+    // Merged rules begin at the transfer root.
+    assert_eq!(says(&filter, &a, "k"), Some(false));
     assert_eq!(told(&c, "a/c"), [None; 4]);
     let missing = enter(&filter, &filter.top(), "a", &[("a/.rules", ". none")]);
     assert!(matches!(missing, Err(FilterError::NoFile { .. })), "{missing:?}");
