@@ -263,7 +263,8 @@ mod tests {
         for (line, expected) in [
             ("-avz --exclude=b --include=a --delete", "-v --archive --compress --exclude=b --include=a --delete"),
             ("--include a -f -_b -F --exclude c -F", "--include=a --filter=-_b -F --exclude=c -F"),
-            ("--bwlimit=1:2m --bwlimit 3:", "--bwlimit=2m --bwlimit=0"),
+            ("--bwlimit=1:2m", "--bwlimit=2m"),
+            ("--bwlimit 3:", "--bwlimit=0"),
             ("--no-perms -a --adopt --max-delete=7", "--no-perms --archive --max-delete=7"),
             (
                 "--bwlimit=1m --timeout=9 --port 99 -n -ii",
