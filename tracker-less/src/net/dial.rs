@@ -143,7 +143,7 @@ fn failure(address: Multiaddr, error: &SwarmDialError) -> DialError {
             if !tried.is_empty() && tried.iter().all(|(_, error)| is_hang_up(root_cause(error))) {
                 return DialError::HungUp { address };
             }
-            let reasons: Vec<String> = tried.iter().map(|(_, error)| root_cause(error).to_string()).collect();
+            let reasons: Vec<String> = tried.iter().map(|(_, error)| in_one_line(error)).collect();
             DialError::Failed { address, reason: reasons.join("; ") }
         }
         other => DialError::Failed { address, reason: other.to_string() },
@@ -155,7 +155,7 @@ fn unreachable(peer: PeerId, error: &SwarmDialError) -> DialError {
     let reason = match error {
         SwarmDialError::Transport(tried) => {
             let reasons: Vec<String> =
-                tried.iter().map(|(address, error)| format!("{address}: {}", root_cause(error))).collect();
+                tried.iter().map(|(address, error)| format!("{address}: {}", in_one_line(error))).collect();
             reasons.join("; ")
         }
         other => other.to_string(),
@@ -170,6 +170,12 @@ fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static)
         inner = source;
     }
     inner
+}
+
+/// What it said, of several lines (one a resolved address) the last.
+fn in_one_line(error: &(dyn Error + 'static)) -> String {
+    let text = root_cause(error).to_string();
+    text.lines().last().unwrap_or_default().trim_start_matches([' ', '-']).to_owned()
 }
 
 /// Whether a connection was made, and closed by the other side.
