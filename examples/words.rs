@@ -51,6 +51,7 @@ fn config(seed: u8, peers: Vec<libp2p::Multiaddr>) -> Result<net::Config, Box<dy
         external: Vec::new(),
         peers,
         cached: Vec::new(),
+        narrow: false,
         dht: DhtMode::Off,
         gossip: true,
         mdns: false,

@@ -8,7 +8,7 @@ use crate::util::{Lab, Machine, Node, Proxy, Tree, assert_same, facts};
 struct Scene {
     lab: Lab,
     tree: Tree,
-    _origin: Machine,
+    origin: Machine,
     _node: Node,
     proxy: Proxy,
     client: Machine,
@@ -25,18 +25,24 @@ impl Scene {
         let proxy = Proxy::start(node.port());
         let peer = proxy.address(node.address());
         let reference = origin.publish(tree.root()).reference;
-        Self { lab, tree, _origin: origin, _node: node, proxy, client, reference, peer }
+        Self { lab, tree, origin, _node: node, proxy, client, reference, peer }
     }
 
     /// Fetches `what` with flags; gives the report and the bytes that came down the line.
     fn fetch(&self, flags: &[&str], what: &str, dest: &str) -> (Value, u64) {
-        let before = self.proxy.down();
+        let (done, down, _) = self.fetch_both_ways(flags, what, dest);
+        (done, down)
+    }
+
+    /// The same, with the bytes that went up as well.
+    fn fetch_both_ways(&self, flags: &[&str], what: &str, dest: &str) -> (Value, u64, u64) {
+        let (before, before_up) = (self.proxy.down(), self.proxy.up());
         let (reference, dest) = (format!("{}{what}", self.reference), self.lab.path(dest));
         let mut words: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"--no-dht", &"--peer", &self.peer, &"fetch"];
         words.extend(flags.iter().map(|flag| flag as &dyn AsRef<std::ffi::OsStr>));
         words.extend([&reference as &dyn AsRef<std::ffi::OsStr>, &dest]);
         let done = self.client.json(&words);
-        (done, self.proxy.down() - before)
+        (done, self.proxy.down() - before, self.proxy.up() - before_up)
     }
 }
 
@@ -44,17 +50,93 @@ fn number(done: &Value, key: &str) -> u64 {
     done[key].as_u64().unwrap_or_else(|| panic!("{key} in {done}"))
 }
 
+/// All that a run which finds nothing new may cost, handshakes and all, bytes of both ways.
+const UNCHANGED: u64 = 8 << 10;
+/// What ten changed files may cost beside that, their few bytes included.
+const METADATA: u64 = 4 << 10;
+
 #[test]
 fn an_unchanged_tree_costs_a_head_and_no_page_whatever_its_size() {
     let costs = [10, 5000].map(|files| {
         let scene = Scene::new(|tree| tree.many(1, files, 20));
         scene.fetch(&[], "", "copy");
-        let (done, down) = scene.fetch(&[], "", "copy");
+        let (done, down, up) = scene.fetch_both_ways(&[], "", "copy");
         assert_eq!((number(&done, "pages"), number(&done, "transferred")), (0, 0), "{done}");
-        down
+        println!("{files} files: {down} B down, {up} B up");
+        down + up
     });
-    assert!(costs[1] < costs[0] + 2048, "bytes for ten files and for 5,000: {costs:?}");
-    assert!(costs[1] < 16 << 10, "{costs:?}");
+    assert!(costs[1] < costs[0] + 64, "bytes for ten files and for 5,000: {costs:?}");
+    assert!(costs[1] < UNCHANGED / 2, "of one node: {costs:?}");
+}
+
+#[test]
+fn a_few_of_many_files_cost_little_more() {
+    let scene = Scene::new(|tree| tree.many(1, 5000, 20));
+    scene.fetch(&[], "", "copy");
+    let (_, down, up) = scene.fetch_both_ways(&[], "", "copy");
+    for number in 0..10 {
+        scene.tree.file(format!("d{number:03}/f{:05}", number * 10), format!("other {number}"));
+    }
+    scene.origin.publish(scene.tree.root());
+    let (done, down_then, up_then) = scene.fetch_both_ways(&[], "", "copy");
+    assert_eq!(number(&done, "transferred"), 10, "{done}");
+    assert_same(scene.tree.root(), &scene.lab.path("copy"));
+    println!("{} B down and {} B up more than without a change ({down}, {up})", down_then - down, up_then - up);
+    assert!(down_then + up_then < down + up + METADATA, "ten files: {down_then} + {up_then}, none: {down} + {up}");
+}
+
+/// An origin, two mirrors, a node that holds nothing, and a client that knows all of them from an earlier run.
+#[test]
+fn an_unchanged_tree_beside_a_swarm_costs_no_more() {
+    let lab = Lab::new();
+    let (origin, tree) = (lab.machine("o"), Tree::new(lab.path("tree")));
+    tree.many(1, 100, 20);
+    let plain = lab.machine("p").serve(&[]);
+    let peer = plain.address().to_owned();
+    let _origin = origin.serve(&[&"--peer", &peer]);
+    let published = origin.publish(tree.root());
+    let mirrors = ["m1", "m2"].map(|name| {
+        let node = lab.machine(name).serve(&[&"--peer", &peer]);
+        lab.machine(name).ok(&[&"mirror", &published.reference, &lab.path(&format!("{name}-tree"))]);
+        node
+    });
+    let (client, dest) = (lab.machine("c"), lab.path("copy"));
+    let link = mirrors.iter().fold(published.reference.clone(), |link, node| node.link(&link));
+    client.ok(&[&"--peer", &peer, &"fetch", &link, &dest]);
+    let fetch = || client.json(&[&"--peer", &peer, &"fetch", &published.reference, &dest]);
+    let done = fetch();
+    assert_eq!((number(&done, "pages"), number(&done, "transferred")), (0, 0), "{done}");
+    println!("{} B received, {} B sent", number(&done, "received"), number(&done, "sent"));
+    assert!(number(&done, "received") + number(&done, "sent") <= UNCHANGED, "{done}");
+    // What those few do not know is found all the same.
+    mirrors.into_iter().for_each(Node::kill);
+    tree.file("new", "new");
+    origin.publish(tree.root());
+    let done = fetch();
+    assert_eq!((number(&done, "seq"), number(&done, "transferred")), (2, 1), "{done}");
+    assert_same(tree.root(), &dest);
+}
+
+#[test]
+fn whoever_lags_is_not_believed_alone() {
+    let lab = Lab::new();
+    let (origin, lagging, tree) = (lab.machine("o"), lab.machine("l"), Tree::new(lab.path("tree")));
+    tree.many(1, 20, 20);
+    let node = origin.serve(&[&"--no-dht"]);
+    let published = origin.publish(tree.root());
+    // A mirror that is alone with its first generation from now on.
+    lagging.ok(&[&"--no-dht", &"mirror", &published.link, &lab.path("l-tree")]);
+    std::fs::remove_file(lagging.state().join("peers")).expect("the peer cache");
+    let alone = lagging.serve(&[&"--no-dht"]);
+    let (client, dest) = (lab.machine("c"), lab.path("copy"));
+    client.ok(&[&"--no-dht", &"fetch", &published.link, &dest]);
+    tree.file("new", "new");
+    origin.publish(tree.root());
+    // The client is sent to that one, and knows the origin from before.
+    let done = client.json(&[&"--no-dht", &"fetch", &alone.link(&published.reference), &dest]);
+    assert_eq!(number(&done, "seq"), 2, "{done}");
+    assert_same(tree.root(), &dest);
+    drop(node);
 }
 
 #[test]

@@ -126,7 +126,7 @@ impl Provider for Boaster {
         self.truth.page(module, cid)
     }
 
-    fn small(&self, module: &ModuleId, id: &ContentId, size: u64) -> Option<Vec<u8>> {
+    fn small(&self, module: &ModuleId, id: &Short, size: u64) -> Option<Vec<u8>> {
         self.truth.small(module, id, size)
     }
 
@@ -169,6 +169,7 @@ async fn serve(provider: Arc<Boaster>, peer: &str) -> Swarm {
         external: Vec::new(),
         peers: vec![peer.parse().expect("address")],
         cached: Vec::new(),
+        narrow: false,
         dht: DhtMode::Off,
         gossip: true,
         mdns: false,

@@ -344,6 +344,7 @@ fn config(settings: &Settings, state: &State, key: SecretKey) -> Result<net::Con
         external: settings.external.clone(),
         peers: settings.peers.clone(),
         cached,
+        narrow: !settings.serve,
         dht,
         gossip: !settings.no_gossip,
         mdns: settings.mdns,

@@ -16,6 +16,7 @@ pub async fn serve(provider: Arc<impl Provider>) -> String {
         external: Vec::new(),
         peers: Vec::new(),
         cached: Vec::new(),
+        narrow: false,
         dht: DhtMode::Off,
         gossip: true,
         mdns: false,

@@ -13,6 +13,7 @@ const CHUNK: usize = 16 << 10;
 #[derive(Default)]
 struct Shared {
     down: AtomicU64,
+    up: AtomicU64,
     limit: AtomicU64,
     gone: AtomicBool,
 }
@@ -60,6 +61,11 @@ impl Proxy {
         self.shared.down.load(Ordering::SeqCst)
     }
 
+    /// Bytes that went to it.
+    pub fn up(&self) -> u64 {
+        self.shared.up.load(Ordering::SeqCst)
+    }
+
     /// Lets no more than `bytes` in all come from the node behind; the rest waits.
     pub fn hold_at(&self, bytes: u64) {
         self.shared.limit.store(bytes, Ordering::SeqCst);
@@ -77,25 +83,32 @@ impl Drop for Proxy {
 fn relay(client: TcpStream, port: u16, shared: &Arc<Shared>) {
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { return };
     let (client_too, server_too) = (client.try_clone().expect("clone"), server.try_clone().expect("clone"));
-    let up = Arc::new(Shared::default());
-    up.limit.store(u64::MAX, Ordering::SeqCst);
-    let down = Arc::clone(shared);
-    std::thread::spawn(move || copy(client, server, &up));
-    std::thread::spawn(move || copy(server_too, client_too, &down));
+    let (there, back) = (Arc::clone(shared), Arc::clone(shared));
+    std::thread::spawn(move || {
+        copy(client, server, |read| {
+            there.up.fetch_add(read, Ordering::SeqCst);
+        });
+    });
+    std::thread::spawn(move || {
+        copy(server_too, client_too, |read| {
+            while back.down.load(Ordering::SeqCst) >= back.limit.load(Ordering::SeqCst) {
+                if back.gone.load(Ordering::SeqCst) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            back.down.fetch_add(read, Ordering::SeqCst);
+        });
+    });
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
+/// Copies to the end; `pass` sees how much is about to go on, and may hold it.
+fn copy(mut from: TcpStream, mut to: TcpStream, pass: impl Fn(u64)) {
     let mut buffer = [0; CHUNK];
     while let Ok(read) = from.read(&mut buffer)
         && read > 0
     {
-        while shared.down.load(Ordering::SeqCst) >= shared.limit.load(Ordering::SeqCst) {
-            if shared.gone.load(Ordering::SeqCst) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        shared.down.fetch_add(read as u64, Ordering::SeqCst);
+        pass(read as u64);
         if to.write_all(&buffer[..read]).is_err() {
             break;
         }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use libp2p::PeerId;
 
 use super::answer::Answer;
+use crate::wire::client::PeerClient;
 
 /// Most nodes that one run talks to at once; those that hold nothing make room for others.
 pub(super) const MAX_PEERS: usize = 64;
@@ -36,6 +37,12 @@ pub(super) struct Shared {
     pub(super) told: HashSet<String>,
     /// Somebody spoke our protocol, whatever it said.
     pub(super) answered: bool,
+    /// Everybody is looked for.
+    pub(super) wide: bool,
+    /// Nodes of earlier runs that a narrow search waits for.
+    pub(super) others: usize,
+    /// Those that were asked for a head only, before that.
+    pub(super) few: Vec<(PeerId, PeerClient)>,
     /// Every way in was tried once.
     pub(super) first_round: bool,
     /// Somebody of the DHT is there, and the last round met somebody new: a further one may bring what it did not.

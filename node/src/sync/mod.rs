@@ -26,6 +26,7 @@ pub mod proposal;
 pub mod publish;
 pub mod resolve;
 mod rosters;
+mod search;
 pub mod seeds;
 pub mod selected;
 pub mod shelf;

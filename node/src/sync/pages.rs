@@ -112,6 +112,7 @@ fn drop_source(sources: &mut Vec<Source>, at: usize, lie: bool, why: &str, finde
 }
 
 async fn wait(finder: &mut Finder, sources: &mut Vec<Source>, missing: &Missing) -> Result<(), SyncError> {
+    finder.widen_after(std::time::Duration::ZERO);
     let next = tokio::time::timeout(super::fetch::PATIENCE, finder.next()).await;
     match next {
         Ok(source) => {

@@ -109,6 +109,8 @@ pub struct Request {
     pub wait_lock: Option<Duration>,
     /// Which sources take part.
     pub choice: Choice,
+    /// A few may be asked first, and nobody else if they say that nothing is new.
+    pub narrow: bool,
 }
 
 impl Request {
@@ -189,7 +191,8 @@ async fn into(
     let start = Instant::now();
     let pulse = Pulse::default();
     let seeds = Arc::new(Seeds::open(&request.web_seeds, pulse.clone())?);
-    let mut finder = Finder::with_seeds(Arc::clone(node), request.module.clone(), request.hints.clone(), seeds.clone());
+    let placed = node.placed_root(&request.module, &target.path)?;
+    let mut finder = search(node, request, &seeds, placed.is_some());
     let resolving = resolve(node, &request.module, request.wanted, &mut finder);
     let resolved = match request.contimeout {
         None => resolving.await?,
@@ -207,7 +210,8 @@ async fn into(
         seeds.given().iter().filter(|seed| !is_there(seed)).map(|seed| Source::web(seed, None)).collect();
     sources.extend(more);
     let root = *bundle.root();
-    let former = node.placed_root(&request.module, &target.path)?.filter(|_| request.delta);
+    finder.suffices(placed == Some(root));
+    let former = placed.filter(|_| request.delta);
     let mut count = PageCount::default();
     for select in request.selectors() {
         let bring = pages::bring(node, &request.module, (root, former), select, &mut sources, &mut finder);
@@ -255,6 +259,12 @@ async fn into(
     }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Begins to look for sources. Where something stands already, it may well be the newest, as a few can tell.
+fn search(node: &Arc<Node>, request: &Request, seeds: &Arc<Seeds>, stands: bool) -> Finder {
+    let (module, hints) = (request.module.clone(), request.hints.clone());
+    Finder::with_seeds(Arc::clone(node), module, hints, Arc::clone(seeds), request.narrow && stands)
 }
 
 /// Looks at the destination off the event loop: where the module has something, or everywhere.
@@ -343,7 +353,7 @@ fn make_plan(
     let root_listed = request.lists_root();
     let guard = Guard { filter: select.filter(), read: &read, root_listed };
     let trees: Vec<_> = bases.iter().map(|basis| (basis.kind, &basis.found.tree)).collect();
-    let mut plan = plan::make(tree.entries.clone(), &found.tree, &trees, rules, &guard);
+    let mut plan = plan::make(&tree.entries, &found.tree, &trees, rules, &guard);
     if let Some(top) = tree.top.as_ref().filter(|_| root_listed) {
         plan.others.0 += 1;
         let own = if target.is_unmade() { None } else { Some(target.root.own_stat()?) };

@@ -17,6 +17,8 @@ const CONTACT: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long a run that can begin waits for others that are being asked, to start with several.
 const MORE_HOLDERS: Duration = Duration::from_millis(200);
+/// How long a run that asks a few waits for the second of them.
+const SECOND: Duration = Duration::from_millis(500);
 /// How long a run waits for a holder of the newest generation before it takes an older one.
 const NEWEST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -95,9 +97,16 @@ pub async fn resolve(
         let belief = belief(node, module).await?;
         if let Some(choice) = choose(&sources, wanted, &belief) {
             let is_newest = belief.generation().is_none_or(|newest| newest <= choice.generation());
+            // An old word may be all that a few know.
+            let is_doubtful = wanted == Wanted::Newest && !(is_newest && choice.is_fresh(super::unix_now()));
+            if is_doubtful && finder.is_unfinished() {
+                finder.widen_after(Duration::ZERO);
+            }
             let wait = match (is_newest || wanted != Wanted::Newest, finder.awaits_hints(), finder.is_asking()) {
                 (false, ..) => NEWEST_PATIENCE,
                 (true, true, _) => SETTLE,
+                (true, false, _) if is_doubtful && finder.is_unfinished() => SETTLE,
+                (true, false, _) if finder.awaits_others() => SECOND,
                 (true, false, true) => MORE_HOLDERS,
                 (true, false, false) => Duration::ZERO,
             };

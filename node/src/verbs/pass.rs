@@ -231,6 +231,8 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
         bases: wish.bases.iter().map(|(kind, path)| (*kind, path.into())).collect(),
         wait_lock: wish.wait_lock.map(Duration::from_secs),
         choice: wish.choice,
+        // Who wants a young word asks everybody for it.
+        narrow: wish.max_age.is_none(),
     })
 }
 

@@ -32,6 +32,7 @@ pub async fn seed(service: &Service, request: &Request, bundle: &CheckedBundle, 
         tokio::task::spawn_blocking(work).await.map_err(|error| Failure::new(Exit::Memory, error.to_string()))?;
     let holding = Arc::new(held?);
     let said = holding.event();
+    service.node.swarm.widen().await;
     service.node.shelf.put(holding);
     service.node.swarm.tell(said).await;
     tracing::info!(seconds = span.as_secs(), "serving what was brought");

@@ -168,7 +168,10 @@ impl PeerClient {
 
     /// Small files (id, size in bytes), in order, absent where the other side has none. Not yet checked against their ids.
     pub async fn batch(&self, module: ModuleId, files: &[(ContentId, u64)]) -> Result<Vec<Option<Vec<u8>>>, Error> {
-        let request = |files: &[(ContentId, u64)]| Message::GetBatch(GetBatch { module, files: files.to_vec() });
+        let request = |files: &[(ContentId, u64)]| {
+            let files = files.iter().map(|(id, size)| (Short::from(id), *size)).collect();
+            Message::GetBatch(GetBatch { module, files })
+        };
         self.split(batches(files), request).await
     }
 

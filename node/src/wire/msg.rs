@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::delta::{GetPagePatches, GetPatches, GetSlices, GetSums, Made, PagePatches};
+use super::delta::{GetPagePatches, GetPatches, GetSlices, GetSums, Made, PagePatches, Short};
 use super::frame::MAX_FRAME;
 use super::have::Written;
 use crate::delta::pack;
@@ -103,7 +103,10 @@ pub struct Told {
     pub nominations: Vec<ByteBuf>,
 }
 
-/// Asks what is new.
+/// No roster is wanted: none is issued after this.
+pub const NO_ROSTER: u64 = u64::MAX;
+
+/// Asks what is new. What is absent takes no room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GetHead {
@@ -111,13 +114,31 @@ pub struct GetHead {
     #[serde(with = "super::id")]
     pub module: ModuleId,
     /// What the asker has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub have: Option<Known>,
     /// What the asker tells in turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tell: Option<Told>,
     /// How many nominations are wanted.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub sample: u32,
     /// Rosters issued after this are wanted, Unix seconds: that of the latest known.
+    #[serde(default = "no_roster", skip_serializing_if = "is_no_roster")]
     pub since: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+fn no_roster() -> u64 {
+    NO_ROSTER
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_no_roster(since: &u64) -> bool {
+    *since == NO_ROSTER
 }
 
 /// A generation of which something is held.
@@ -146,14 +167,19 @@ impl Held {
 #[serde(deny_unknown_fields)]
 pub struct HeadReply {
     /// The newest bundle; absent when the asker has it or the module is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<ByteBuf>,
     /// The bundle of the newest generation held, where that is not the newest known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<ByteBuf>,
     /// Generations held, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<Held>,
     /// A sample of signed nominations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nominations: Vec<ByteBuf>,
     /// Signed rosters, the latest first; their lists are asked for as pages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rosters: Vec<ByteBuf>,
 }
 
@@ -194,8 +220,7 @@ pub struct GetBatch {
     #[serde(with = "super::id")]
     pub module: ModuleId,
     /// Which files, each with its size in bytes.
-    #[serde(with = "super::id::files")]
-    pub files: Vec<(ContentId, u64)>,
+    pub files: Vec<(Short, u64)>,
 }
 
 /// Asks which entries of a tree are held.

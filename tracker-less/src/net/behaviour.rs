@@ -44,7 +44,7 @@ const AGENT: &str = concat!("murmir/", env!("CARGO_PKG_VERSION"));
 pub(super) struct Behaviour {
     pub(super) crowd: Crowd,
     identify: libp2p::identify::Behaviour,
-    ping: ping::Behaviour,
+    ping: Toggle<ping::Behaviour>,
     pub(super) kad: Toggle<kad::Behaviour<Records>>,
     pub(super) gossip: gossip::Gossip,
     mdns: Toggle<mdns::tokio::Behaviour>,
@@ -63,7 +63,8 @@ impl Behaviour {
         Ok(Self {
             crowd: Crowd::default(),
             identify: libp2p::identify::Behaviour::new(identify),
-            ping: ping::Behaviour::default(),
+            // Who stays for one run measures its sources by what they give.
+            ping: (!own.narrow).then(ping::Behaviour::default).into(),
             kad: kademlia(peer, own).into(),
             gossip: gossip::behaviour(key.clone()).map_err(io::Error::other)?,
             mdns: mdns.into(),
@@ -90,6 +91,10 @@ fn kademlia(peer: PeerId, own: &Config) -> Option<kad::Behaviour<Records>> {
         .disjoint_query_paths(true)
         .set_replication_interval(Some(REPLICATION))
         .set_record_filtering(kad::StoreInserts::FilterBoth);
+    if own.narrow {
+        // Whoever is connected stays out of it until the node widens.
+        config.set_kbucket_inserts(kad::BucketInserts::Manual);
+    }
     let mut kad = kad::Behaviour::with_config(peer, Records::new(peer, &own.key.seed()), config);
     kad.set_mode(Some(mode));
     Some(kad)

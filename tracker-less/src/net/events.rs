@@ -136,9 +136,13 @@ impl Run {
         let told = info.listen_addrs.into_iter().filter(|address| scope.accepts(address) && announceable(address));
         for address in told.take(MAX_TOLD) {
             self.book.add(peer, address.clone());
-            if serves && let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
-                kad.add_address(&peer, address);
+            if serves {
+                self.meet(peer, address);
             }
+        }
+        // Where it was reached is an address of it too, whatever it says.
+        if serves && let Some(address) = self.book.good(&peer).cloned() {
+            self.meet(peer, address);
         }
     }
 
@@ -194,7 +198,7 @@ impl Run {
                 gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);
             }
             gossipsub::Event::Subscribed { topic, .. } => {
-                if let Some(module) = gossip::module_of(&topic) {
+                if let Some(module) = gossip::module_of(&topic).filter(|_| self.narrow.is_none()) {
                     self.welcome(module);
                 }
             }
@@ -203,7 +207,7 @@ impl Run {
     }
 
     /// A peer began to follow a module: it soon hears the newest that we know.
-    fn welcome(&mut self, module: ModuleId) {
+    pub(super) fn welcome(&mut self, module: ModuleId) {
         let now = Instant::now();
         let newest = self.machine().newest(&module).map(|bundle| [&[BUNDLE], bundle.bytes()].concat());
         let gossip = &mut self.swarm.behaviour_mut().gossip;

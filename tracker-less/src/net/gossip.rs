@@ -124,9 +124,15 @@ struct News {
 impl Outbox {
     /// Puts newer news in the place of older news of its kind (its first byte), and sends it.
     pub(super) fn put(&mut self, gossip: &mut Gossip, module: ModuleId, payload: Vec<u8>, now: Instant) {
-        let Some(kind) = payload.first().copied() else { return };
-        self.news.insert((module, kind), News { payload, due: Some(now), sent: None });
+        self.keep(module, payload, now);
         self.flush(gossip, now);
+    }
+
+    /// The same, to be sent later.
+    pub(super) fn keep(&mut self, module: ModuleId, payload: Vec<u8>, now: Instant) {
+        if let Some(kind) = payload.first().copied() {
+            self.news.insert((module, kind), News { payload, due: Some(now), sent: None });
+        }
     }
 
     /// A peer came to the module's topic: what we know goes out again, at a bounded rate.

@@ -12,6 +12,7 @@ mod events;
 mod gossip;
 mod lookup;
 mod muxer;
+mod narrow;
 mod noise;
 mod peers;
 mod precedence;
@@ -90,6 +91,9 @@ pub struct Config {
     pub peers: Vec<Multiaddr>,
     /// Peers of earlier runs: dialled at start.
     pub cached: Vec<Multiaddr>,
+    /// Begin with the peers that the user named, and nothing else, until told to [`Swarm::widen`]: a run that finds nothing new is
+    /// over by then.
+    pub narrow: bool,
     /// Part in the DHT.
     pub dht: DhtMode,
     /// Whether to hear and tell news by gossip. Without it everything still works, later.
@@ -324,6 +328,16 @@ impl Swarm {
             }
         }
         Err(OpenError::Failed { peer, reason })
+    }
+
+    /// Ends a narrow beginning ([`Config::narrow`]): from now on the node has its part in the DHT and in gossip.
+    pub async fn widen(&self) {
+        self.send(Run::widen).await;
+    }
+
+    /// True while that lasts.
+    pub async fn is_narrow(&self) -> bool {
+        self.ask(|run| run.narrow.is_some()).await.unwrap_or(false)
     }
 
     /// Asks the DHT who holds the module, and connects to some of them. Bounded in time by the query's own limit.

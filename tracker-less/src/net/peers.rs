@@ -176,6 +176,11 @@ impl Book {
         DialOpts::peer_id(peer).addresses(known).extend_addresses_through_behaviour().build()
     }
 
+    /// Where a dial reached the peer.
+    pub(super) fn good(&self, peer: &PeerId) -> Option<&Multiaddr> {
+        self.good.get(peer)
+    }
+
     /// Addresses that worked, each with its `/p2p/` part.
     pub(super) fn dialable(&self) -> Vec<Multiaddr> {
         self.good.iter().filter_map(|(peer, address)| address.clone().with_p2p(*peer).ok()).collect()

@@ -27,6 +27,7 @@ use super::{
     duties::Duties,
     gossip::{self, Outbox},
     lookup::{Lookups, Question, own_provider_key},
+    narrow::Narrow,
     peers::{Book, Connected},
     quic::is_quic,
     store::{Saved, bundle_key},
@@ -56,7 +57,7 @@ const COMPANY: Duration = Duration::from_secs(3);
 /// Expired records are forgotten this often.
 const SWEEP: Duration = Duration::from_secs(600);
 /// Peers of earlier runs that are dialled at start.
-const MAX_CACHED: usize = 16;
+pub(super) const MAX_CACHED: usize = 16;
 /// A stopping node still sends for this long.
 const LINGER: Duration = Duration::from_millis(300);
 
@@ -89,6 +90,8 @@ pub(super) struct Run {
     /// Hands over the streams that peers open.
     _taking: JoinSet<()>,
     pub(super) duties: Duties,
+    /// While the node began narrow and has not widened.
+    pub(super) narrow: Option<Narrow>,
     pub(super) gate: Gate,
     pub(super) connected: Connected,
     pub(super) book: Book,
@@ -131,6 +134,7 @@ impl Run {
             deaf: Vec::new(),
             _taking: taking,
             duties: Duties::default(),
+            narrow: config.narrow.then(Narrow::default),
             gate,
             connected: Connected::default(),
             book: Book::default(),
@@ -148,7 +152,8 @@ impl Run {
         for address in config.external {
             run.swarm.add_external_address(address);
         }
-        for address in config.peers.into_iter().chain(config.cached.into_iter().take(MAX_CACHED)) {
+        let cached = if config.narrow { 0 } else { MAX_CACHED };
+        for address in config.peers.into_iter().chain(config.cached.into_iter().take(cached)) {
             run.dial(address, None);
         }
         Ok(run)
@@ -262,7 +267,7 @@ impl Run {
     /// Withdraws everything and lets that leave; who offered nothing has nothing to withdraw.
     pub(super) async fn say_goodbye(mut self) {
         let provided = std::mem::take(&mut self.provided);
-        let waits = !provided.is_empty() && self.swarm.connected_peers().next().is_some();
+        let waits = !provided.is_empty() && self.narrow.is_none() && self.swarm.connected_peers().next().is_some();
         for module in provided {
             self.feed(Event::Release { module });
         }
@@ -307,9 +312,14 @@ impl Run {
         let behaviour = self.swarm.behaviour_mut();
         match action {
             Action::Subscribe(_) | Action::Unsubscribe(_) | Action::Gossip { .. } if !self.seed.config.gossip => {}
+            // Widening makes up for it.
+            Action::Subscribe(_) if self.narrow.is_some() => {}
+            Action::Gossip { module, payload } if self.narrow.is_some() => {
+                self.outbox.keep(module, payload, Instant::now());
+            }
             Action::Subscribe(module) => {
                 gossip::subscribe(&mut behaviour.gossip, &module);
-                self.reach_at = self.reach_at.min(Instant::now() + COMPANY);
+                self.seek_company();
             }
             Action::Unsubscribe(module) => {
                 behaviour.gossip.unsubscribe(&gossip::topic(&module));
@@ -410,7 +420,9 @@ impl Run {
             self.feed(Event::Unwatch { module });
         }
         let behaviour = self.swarm.behaviour_mut();
-        self.outbox.flush(&mut behaviour.gossip, now);
+        if self.narrow.is_none() {
+            self.outbox.flush(&mut behaviour.gossip, now);
+        }
         if let Some(kad) = behaviour.kad.as_mut() {
             self.lookups.unpark(kad, now);
             if now >= self.sweep_at {
@@ -426,6 +438,11 @@ impl Run {
             self.reach_at = now + REACH;
             self.reach();
         }
+    }
+
+    /// Followers of a topic are looked for soon.
+    pub(super) fn seek_company(&mut self) {
+        self.reach_at = self.reach_at.min(Instant::now() + COMPANY);
     }
 
     fn announce(&mut self, now: Instant) {

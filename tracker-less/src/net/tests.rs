@@ -38,6 +38,7 @@ fn config(seed: u8, dht: DhtMode, peers: Vec<Multiaddr>) -> Config {
         external: Vec::new(),
         peers,
         cached: Vec::new(),
+        narrow: false,
         dht,
         gossip: true,
         mdns: false,

@@ -55,7 +55,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("Pages", ask(Message::Pages(parts.clone()))),
         ("GetRange", ask(Message::GetRange(get_range))),
         ("Range", ask(Message::Range(Parts::one(Some(b"proof".to_vec()))))),
-        ("GetBatch", ask(Message::GetBatch(GetBatch { module: module(), files: vec![(content(1), 2)] }))),
+        ("GetBatch", ask(Message::GetBatch(GetBatch { module: module(), files: vec![(old, 2)] }))),
         ("Batch", ask(Message::Batch(parts))),
         ("BatchPacked", ask(Message::Batch(packed))),
         ("GetPagePatches", ask(Message::GetPagePatches(GetPagePatches { module: module(), pages: vec![(old, id)] }))),
