@@ -129,9 +129,11 @@ fn a_watching_mirror_follows_without_being_asked() {
 fn a_mirror_says_that_it_is_one() {
     let swarm = Swarm::new();
     let (probe, peer) = (swarm.lab.machine("probe"), swarm.plain.address());
-    let rows = until("both nominate themselves", || {
+    // While they were made they said how much of them was there.
+    let rows = until("both nominate themselves, whole", || {
         let run = probe.run(&[&"--json", &"--peer", &peer, &"mirrors", &swarm.published.reference]);
-        let rows: Vec<Value> = run.rows().into_iter().filter(|row| row["role"] == "mirror").collect();
+        let is_whole = |row: &Value| row["role"] == "mirror" && row["coverage"] == 1.0;
+        let rows: Vec<Value> = run.rows().into_iter().filter(is_whole).collect();
         (rows.len() >= 2).then_some(rows)
     });
     for (_, node, _) in &swarm.mirrors {

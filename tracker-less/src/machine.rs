@@ -115,6 +115,7 @@ impl Machine {
             Event::Watch { module } => self.watch(module, &mut actions),
             Event::Unwatch { module } => self.unwatch(module, &mut actions),
             Event::Hold { bundle, coverage, http } => self.hold(Held::new(bundle, coverage, http), now, &mut actions),
+            Event::Passing { bundle, coverage } => self.hold(Held::passing(bundle, coverage), now, &mut actions),
             Event::Release { module } => self.release(module, now, &mut actions),
             Event::Bundle { bytes } => match CheckedBundle::verify(&bytes) {
                 Ok(bundle) => self.bundle(bundle, &mut actions),
@@ -210,14 +211,18 @@ impl Machine {
     fn hold(&mut self, held: Held, now: u64, actions: &mut Vec<Action>) -> Judgement {
         let (key, addresses) = (self.key.clone(), self.addresses.clone());
         let (module, bundle) = (held.bundle.module(), held.bundle.clone());
+        let lasts = held.lasts();
         let Some(entry) = self.open(module, actions) else { return Judgement::Ignore };
-        let first = entry.held.is_none();
+        if !lasts && entry.held.as_ref().is_some_and(Held::lasts) {
+            return Judgement::Ignore;
+        }
+        let first = lasts && !entry.held.as_ref().is_some_and(Held::lasts);
         let verdict = entry.heads.offer(bundle);
         entry.held = Some(held.after(entry.held.as_ref()));
         if matches!(verdict, Verdict::Newest | Verdict::Fresher) {
             entry.headed(verdict == Verdict::Newest, actions);
         }
-        if let Some(newest) = entry.heads.newest().cloned() {
+        if let Some(newest) = entry.heads.newest().cloned().filter(|_| lasts) {
             actions.push(Action::Gossip { module, payload: [&[BUNDLE], newest.bytes()].concat() });
             actions.push(Action::PutBundle(newest));
         }

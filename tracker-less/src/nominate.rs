@@ -9,6 +9,8 @@ use crate::record::{CheckedBundle, CheckedNomination, Coverage, Nomination, Reco
 const DEFAULT_LIFETIME: u64 = 24 * 3600;
 /// Bounds of what a charter may ask for, seconds.
 const LIFETIMES: std::ops::RangeInclusive<u64> = 60..=7 * 24 * 3600;
+/// How long the word of one run lasts, seconds.
+const PASSING: u64 = 600;
 
 /// One module that this node holds.
 #[derive(Debug, Clone)]
@@ -17,6 +19,8 @@ pub struct Held {
     pub bundle: CheckedBundle,
     /// How much of it.
     pub coverage: Coverage,
+    /// For the time of one run only.
+    passing: bool,
     /// Web addresses where the same tree stands.
     http: Vec<String>,
     /// When it was last said, seconds since the epoch; `issued` of the last nomination.
@@ -28,7 +32,17 @@ pub struct Held {
 impl Held {
     /// Not said yet.
     pub fn new(bundle: CheckedBundle, coverage: Coverage, http: Vec<String>) -> Self {
-        Self { bundle, coverage, http, said: None, last: None }
+        Self { bundle, coverage, passing: false, http, said: None, last: None }
+    }
+
+    /// The same for the time of one run.
+    pub fn passing(bundle: CheckedBundle, coverage: Coverage) -> Self {
+        Self { passing: true, ..Self::new(bundle, coverage, Vec::new()) }
+    }
+
+    /// True unless it is for the time of one run.
+    pub fn lasts(&self) -> bool {
+        !self.passing
     }
 
     /// The same in the place of what was held before.
@@ -82,6 +96,7 @@ impl Held {
 
     fn lifetime(&self) -> u64 {
         match self.bundle.charter().nomination_for {
+            _ if self.passing => PASSING,
             0 => DEFAULT_LIFETIME,
             asked => asked.clamp(*LIFETIMES.start(), *LIFETIMES.end()),
         }

@@ -23,8 +23,10 @@ use crate::store::files::Dir;
 use crate::store::stage::Stage;
 use crate::wire::pulse::Pulse;
 
-/// How often a first replica tells how much of it has arrived.
-const TELL: Duration = Duration::from_secs(10);
+/// When a run first tells what has arrived, and how often from then on.
+const TELL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// For fewer bytes the sources at hand are enough.
+const LITTLE: u64 = 1 << 20;
 
 /// What is brought, and where to.
 pub struct Bringing<'a> {
@@ -57,6 +59,12 @@ impl Bringing<'_> {
         if wants.is_empty() {
             return Ok(Vec::new());
         }
+        let bytes: u64 = wants.iter().map(|want| want.size).sum();
+        if bytes > LITTLE {
+            finder.widen_after(Duration::ZERO);
+        } else {
+            finder.suffices(false);
+        }
         let patched = self.patch(report, &mut sources, finder).await?;
         let (shelf, module, root) = (&self.node.shelf, self.request.module.id, *report.bundle.root());
         let arriving = Arc::new(Arriving::new(report.bundle.clone(), Arc::clone(self.stage), &wants));
@@ -66,6 +74,7 @@ impl Bringing<'_> {
         let download = blocking(move || Download::new(module, root, stage, wants, arriving, progress)).await?;
         let start = Instant::now();
         let trackers = report.bundle.charter().trackers.clone();
+        let download = download.among(&self.node.swarm.peer_id());
         let download = download.paced(self.request.pace.clone(), self.pulse.clone());
         let download = download.choosing(self.request.choice, trackers);
         // On the heap: with everything around it, it would be too large for the stack of a worker.
@@ -76,7 +85,8 @@ impl Bringing<'_> {
             never = self.nominate(&report.bundle) => match never {},
         };
         shelf.set_arriving(module, None);
-        if rows.is_err() && shelf.holding(&module).is_none() {
+        let passing = self.request.kind == Kind::Fetch;
+        if (passing || rows.is_err()) && shelf.holding(&module).is_none() {
             self.node.swarm.tell(Event::Release { module }).await;
         }
         let rows = rows?;
@@ -95,18 +105,22 @@ impl Bringing<'_> {
         }
     }
 
-    /// Tells the swarm from time to time what has arrived of a first replica: it can be had from here. Whoever holds a whole
-    /// generation goes on telling of that one.
+    /// Tells the swarm from time to time what has arrived: it can be had from here. Whoever holds a whole generation goes on
+    /// telling of that one; a fetch tells of it for its own time.
     async fn nominate(&self, bundle: &CheckedBundle) -> Infallible {
+        tokio::time::sleep(TELL.0).await;
         loop {
-            tokio::time::sleep(TELL).await;
             let is_first = self.node.shelf.holding(&bundle.module()).is_none();
             let coverage = Coverage::share(self.progress.done.load(Ordering::Relaxed), bundle.head().bytes);
-            if self.request.kind == Kind::Mirror && is_first && Coverage::NONE < coverage && coverage < Coverage::WHOLE
-            {
-                let (bundle, http) = (bundle.clone(), Vec::new());
-                self.node.swarm.tell(Event::Hold { bundle, coverage, http }).await;
+            if is_first && coverage < Coverage::WHOLE {
+                let (bundle, coverage) = (bundle.clone(), coverage.max(Coverage::LEAST));
+                let event = match self.request.kind {
+                    Kind::Mirror => Event::Hold { bundle, coverage, http: Vec::new() },
+                    Kind::Fetch => Event::Passing { bundle, coverage },
+                };
+                self.node.swarm.tell(event).await;
             }
+            tokio::time::sleep(TELL.1).await;
         }
     }
 

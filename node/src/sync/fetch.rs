@@ -36,8 +36,9 @@ pub const SMALL: u64 = 256 << 10;
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// How often the sources are looked at: who stands still, who may repeat what another owes.
 const TICK: Duration = Duration::from_millis(250);
-/// How often partial sources with nothing to do are asked what they have by now.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How often partial sources with nothing to do are asked what they have by now; the others are once in so many times.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+const ASK_ALL: u32 = 3;
 
 /// What came back from a source.
 enum Landing {
@@ -75,6 +76,8 @@ pub struct Download {
     idle_since: Option<Instant>,
     /// When partial sources were last asked what they have.
     asked: Instant,
+    /// How often that was.
+    rounds: u32,
     /// What others may have from this run already.
     arriving: Arc<Arriving>,
     progress: Arc<Progress>,
@@ -125,6 +128,7 @@ impl Download {
             worker_count,
             idle_since: None,
             asked: Instant::now(),
+            rounds: 0,
             arriving,
             progress,
             pace: None,
@@ -137,6 +141,12 @@ impl Download {
     #[must_use]
     pub fn paced(self, pace: Option<Pace>, pulse: Pulse) -> Self {
         Self { pace, pulse, ..self }
+    }
+
+    /// As one of perhaps several that bring the same tree at once.
+    #[must_use]
+    pub fn among(self, own: &PeerId) -> Self {
+        Self { picker: self.picker.with_lot(lot(own)), ..self }
     }
 
     /// With the sources that the user chose.
@@ -199,7 +209,9 @@ impl Download {
         // A web seed is whatever it is: most files of any generation are those of the next.
         let whole = if source.supply.web().is_some() { Some(true) } else { offer.map(|offer| offer.whole) };
         let Some(whole) = whole else { return };
-        let id = self.picker.join(if whole { Have::Whole } else { Have::None });
+        tracing::debug!(source = %source.name, whole, "source joins");
+        let have = if whole { Have::Whole } else { Have::None };
+        let id = self.picker.join(have, source.name.peer().map_or(0, lot), Instant::now());
         self.rows.push(SourceRow::new(source.name.clone()));
         self.sources.push(Arc::new(source));
         if !whole {
@@ -274,7 +286,7 @@ impl Download {
 
     fn land(&mut self, landing: Landing, finder: &mut Finder) -> Result<(), SyncError> {
         match landing {
-            Landing::Have(id, Some(have)) => self.picker.update(id, have),
+            Landing::Have(id, Some(have)) => self.picker.update(id, have, Instant::now()),
             Landing::Have(id, None) => self.lose(id, "no answer", finder),
             Landing::Piece(id, piece, outcome) => {
                 if let Some(row) = self.rows.get_mut(id) {
@@ -329,10 +341,12 @@ impl Download {
         row.bad += 1;
         row.banned |= banned;
         finder.ban(&row.name);
+        finder.widen_after(Duration::ZERO);
     }
 
     fn lose(&mut self, id: SourceId, why: &str, finder: &Finder) {
         self.picker.leave(id);
+        finder.widen_after(Duration::ZERO);
         let Some(row) = self.rows.get(id) else { return };
         tracing::info!(source = %row.name, why, "source lost");
         if !row.banned {
@@ -377,11 +391,13 @@ impl Download {
         self.call(self.flights.is_empty());
         if !self.flights.is_empty() || self.picker.awaits_busy(now) {
             if now.duration_since(self.asked) >= ASK_AGAIN {
-                self.asked = now;
-                self.picker.idle_parts().into_iter().for_each(|id| self.ask_have(id));
+                (self.asked, self.rounds) = (now, self.rounds.wrapping_add(1));
+                let idle = !self.rounds.is_multiple_of(ASK_ALL);
+                self.picker.parts(idle).into_iter().for_each(|id| self.ask_have(id));
             }
             return Ok(());
         }
+        finder.widen_after(Duration::ZERO);
         let since = *self.idle_since.get_or_insert(now);
         if since.elapsed() < PATIENCE {
             for id in 0..self.sources.len() {
@@ -392,4 +408,10 @@ impl Download {
         let missing = self.picker.orphans().len();
         Err(SyncError::NoSource { pieces: missing, sources: self.sources.len(), tried: finder.tried() })
     }
+}
+
+/// A node's lot among downloaders: a hash of its id.
+fn lot(peer: &PeerId) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(&peer.to_bytes()).as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }

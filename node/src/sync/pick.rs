@@ -2,6 +2,8 @@
 //!
 //! Every source starts in a slice of its own and walks on from there, rarest pieces first, so that several sources spread over
 //! a tree without talking to each other. A piece is one request. A source's window follows its measured rate and round trip.
+//! Where others bring the same tree at the same time, each piece is one downloader's own, by a lot that all of them draw alike: of
+//! whoever has everything, each asks for its own pieces, and has the rest from the others, as long as these deliver.
 //! When nothing is left to hand out, a source repeats what it is expected to deliver earlier than the one that owes it (so slow
 //! ones are relieved and silent ones replaced); the first answer counts.
 
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::wire::Have;
 
+mod crowd;
 mod source;
 use source::SourceState;
 
@@ -72,11 +75,18 @@ struct PieceState {
     absent: Vec<SourceId>,
     /// Present sources that hold only a part of the tree, this piece included.
     holders: u32,
+    /// Another downloader is expected to bring it.
+    anothers: bool,
 }
 
 /// Hands out the pieces of one run.
 #[derive(Debug)]
 pub struct Picker {
+    /// This downloader's lot.
+    lot: u64,
+    /// Those of the others, by which each piece is somebody's own.
+    lots: Vec<u64>,
+
     pieces: Vec<Piece>,
     states: Vec<PieceState>,
     sources: Vec<SourceState>,
@@ -93,6 +103,8 @@ impl Picker {
     /// A picker over `pieces`, in the order of the tree.
     pub fn new(pieces: Vec<Piece>) -> Self {
         Self {
+            lot: 0,
+            lots: Vec::new(),
             states: pieces.iter().map(|_| PieceState::default()).collect(),
             left: pieces.len(),
             open_bytes: pieces.iter().map(|piece| piece.bytes).sum(),
@@ -103,28 +115,37 @@ impl Picker {
         }
     }
 
-    /// A source joins; its slice begins at a point spread evenly by the golden ratio, so that late joiners land in the middle
-    /// of the largest gap.
+    /// With this downloader's own lot: each has another.
+    #[must_use]
+    pub fn with_lot(self, lot: u64) -> Self {
+        Self { lot, ..self }
+    }
+
+    /// A source joins, with its own lot as a downloader; its slice begins at a point spread evenly by the golden ratio, so that late
+    /// joiners land in the middle of the largest gap. The first one begins elsewhere in every downloader.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a length")]
-    pub fn join(&mut self, have: Have) -> SourceId {
+    pub fn join(&mut self, have: Have, lot: u64, now: Instant) -> SourceId {
         let id = self.sources.len();
         let share = (id as f64 * 0.618_033_988_749_895).fract();
-        let cursor = (share * self.pieces.len() as f64) as usize;
-        self.sources.push(SourceState::new(cursor));
-        self.update(id, have);
+        let beyond = (share * self.pieces.len() as f64) as usize;
+        let cursor = (crowd::first(self.lot, self.pieces.len()) + beyond) % self.pieces.len().max(1);
+        self.sources.push(SourceState::new(cursor, lot, now));
+        self.update(id, have, now);
         id
     }
 
     /// A source says anew what it has; what it lacked before may be there now.
-    pub fn update(&mut self, source: SourceId, have: Have) {
+    pub fn update(&mut self, source: SourceId, have: Have, now: Instant) {
+        let news = self.news(&have);
         self.count_holder(source, false);
         if let Some(state) = self.sources.get_mut(source) {
-            state.have = have;
+            state.grow(have, news, now);
             for piece in &mut self.states {
                 piece.absent.retain(|id| *id != source);
             }
         }
         self.count_holder(source, true);
+        self.draw(now);
     }
 
     /// Keeps [`PieceState::holders`] right when a source that has a part comes, goes or changes.
@@ -160,7 +181,7 @@ impl Picker {
         if state.in_flight > 0 && (state.in_flight >= state.window() || self.in_flight() >= WINDOW_ALL) {
             return None;
         }
-        let piece = self.fresh(source).or_else(|| self.steal(source, now))?;
+        let piece = self.fresh(source, now).or_else(|| self.steal(source, now))?;
         let bytes = self.pieces.get(piece)?.bytes;
         self.states.get_mut(piece)?.flights.push((source, now));
         self.free.remove(&piece);
@@ -175,12 +196,14 @@ impl Picker {
     }
 
     /// The rarest of the next free pieces from the source's own cursor on, going round at the end.
-    fn fresh(&mut self, source: SourceId) -> Option<PieceId> {
+    fn fresh(&mut self, source: SourceId, now: Instant) -> Option<PieceId> {
         let state = self.sources.get(source)?;
         let mixed = self.sources.iter().any(|other| !other.gone && other.have.is_partial());
         let round = self.free.range(state.cursor..).chain(self.free.range(..state.cursor)).copied();
         let mut able = round.filter(|piece| self.can_deliver(source, *piece));
-        let found = if mixed {
+        let found = if state.have == Have::Whole && self.others_deliver(now) {
+            able.find(|piece| self.states.get(*piece).is_some_and(PieceState::is_own))?
+        } else if mixed {
             let rarity = |piece: &PieceId| self.states.get(*piece).map_or(0, |state| state.holders);
             able.take(COMPARED).min_by_key(rarity)?
         } else {
@@ -314,10 +337,11 @@ impl Picker {
         if delivers { (0..self.sources.len()).filter(late).collect() } else { Vec::new() }
     }
 
-    /// Present sources that hold a part and have nothing to do: by now they may have more.
-    pub fn idle_parts(&self) -> Vec<SourceId> {
-        let idle = |source: &SourceState| !source.gone && source.have != Have::Whole && source.queue.is_empty();
-        (0..self.sources.len()).filter(|id| self.sources.get(*id).is_some_and(idle)).collect()
+    /// Present sources that hold a part: by now they may have more. `idle`: those only that have nothing to do.
+    pub fn parts(&self, idle: bool) -> Vec<SourceId> {
+        let is_one =
+            |source: &SourceState| !source.gone && source.have != Have::Whole && (!idle || source.queue.is_empty());
+        (0..self.sources.len()).filter(|id| self.sources.get(*id).is_some_and(is_one)).collect()
     }
 
     /// True while a source asked for patience.
@@ -362,6 +386,8 @@ impl Picker {
     }
 }
 
+#[cfg(test)]
+mod crowd_tests;
 #[cfg(test)]
 mod simulation_tests;
 #[cfg(test)]

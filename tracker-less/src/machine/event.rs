@@ -51,6 +51,14 @@ pub enum Event {
         /// Web addresses where the same tree stands.
         http: Vec<String>,
     },
+    /// The same for the time of one run, a part that grows: others are told, the DHT is not. Whoever holds a generation lastingly
+    /// goes on doing so.
+    Passing {
+        /// The head of the generation.
+        bundle: CheckedBundle,
+        /// How much of it is here.
+        coverage: Coverage,
+    },
     /// This node holds nothing of a module any more.
     Release {
         /// The module.

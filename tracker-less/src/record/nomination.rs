@@ -33,6 +33,9 @@ impl Coverage {
     /// All of it.
     pub const WHOLE: Self = Self(10_000);
 
+    /// Hardly anything yet.
+    pub const LEAST: Self = Self(1);
+
     /// `part` of `whole`, rounded down, so that only everything is [`Self::WHOLE`].
     pub fn share(part: u64, whole: u64) -> Self {
         if part >= whole {

@@ -110,7 +110,7 @@ impl Wire {
     fn step(&mut self, picker: &mut Picker, now: f64, instant: Instant) {
         let came = !matches!(self.line.fate, Fate::Joins(when) if now < when);
         if self.id.is_none() && came {
-            self.id = Some(picker.join(Have::Whole));
+            self.id = Some(picker.join(Have::Whole, 1, instant));
         }
         let Some(id) = self.id.filter(|_| !self.gone) else { return };
         let owes = !(self.queue.is_empty() && self.arriving.is_empty());

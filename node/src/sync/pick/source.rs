@@ -26,6 +26,14 @@ const REST: (Duration, Duration) = (Duration::from_millis(500), Duration::from_s
 #[derive(Debug)]
 pub(super) struct SourceState {
     pub(super) have: Have,
+    /// Its lot as a downloader.
+    pub(super) lot: u64,
+    /// When it came, or the part of the tree that it holds was last seen to have grown.
+    pub(super) grown: Instant,
+    /// When it came.
+    pub(super) came: Instant,
+    /// Bytes that it had first of all, as far as they were lacking here.
+    pub(super) brought: u64,
     /// Where its search for the next piece begins.
     pub(super) cursor: PieceId,
     /// What it owes, in the order of the requests.
@@ -47,9 +55,13 @@ pub(super) struct SourceState {
 }
 
 impl SourceState {
-    pub(super) fn new(cursor: PieceId) -> Self {
+    pub(super) fn new(cursor: PieceId, lot: u64, now: Instant) -> Self {
         Self {
             have: Have::None,
+            lot,
+            grown: now,
+            came: now,
+            brought: 0,
             cursor,
             queue: VecDeque::new(),
             in_flight: 0,

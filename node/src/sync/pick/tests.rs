@@ -15,10 +15,10 @@ fn pieces(count: u64) -> Vec<Piece> {
 
 #[test]
 fn partial_sources_are_asked_only_for_what_they_have() {
-    let mut picker = Picker::new(pieces(10));
-    let left = picker.join(Have::Runs(vec![(0, 5)]));
-    let none = picker.join(Have::None);
     let now = Instant::now();
+    let mut picker = Picker::new(pieces(10));
+    let left = picker.join(Have::Runs(vec![(0, 5)]), 1, now);
+    let none = picker.join(Have::None, 1, now);
     let mut got = Vec::new();
     while let Some(piece) = picker.next(left, now) {
         got.push(piece);
@@ -28,17 +28,17 @@ fn partial_sources_are_asked_only_for_what_they_have() {
     assert_eq!(got, [0, 1, 2, 3, 4]);
     assert_eq!(picker.next(none, now), None);
     assert_eq!(picker.orphans(), [5, 6, 7, 8, 9]);
-    picker.update(none, Have::Runs(vec![(5, 5)]));
+    picker.update(none, Have::Runs(vec![(5, 5)]), now);
     assert!(picker.orphans().is_empty());
     assert!(picker.next(none, now).is_some_and(|piece| piece >= 5));
 }
 
 #[test]
 fn a_liar_is_asked_once() {
-    let mut picker = Picker::new(pieces(4));
-    let liar = picker.join(Have::Whole);
-    let honest = picker.join(Have::Whole);
     let now = Instant::now();
+    let mut picker = Picker::new(pieces(4));
+    let liar = picker.join(Have::Whole, 1, now);
+    let honest = picker.join(Have::Whole, 1, now);
     let piece = picker.next(liar, now).unwrap();
     assert!(picker.lied(liar, piece, now));
     assert_eq!(picker.next(liar, now), None);
@@ -52,9 +52,9 @@ fn a_liar_is_asked_once() {
 
 #[test]
 fn only_the_first_copy_counts() {
-    let mut picker = Picker::new(pieces(1));
-    let (slow, fast) = (picker.join(Have::Whole), picker.join(Have::Whole));
     let now = Instant::now();
+    let mut picker = Picker::new(pieces(1));
+    let (slow, fast) = (picker.join(Have::Whole, 1, now), picker.join(Have::Whole, 1, now));
     let piece = picker.next(slow, now).unwrap();
     assert_eq!(picker.next(fast, now), None, "no repeat before its time");
     let later = now + Duration::from_secs(1);
@@ -66,9 +66,9 @@ fn only_the_first_copy_counts() {
 
 #[test]
 fn what_a_source_lacks_is_asked_elsewhere() {
-    let mut picker = Picker::new(pieces(1));
-    let (poor, rich) = (picker.join(Have::Whole), picker.join(Have::Whole));
     let now = Instant::now();
+    let mut picker = Picker::new(pieces(1));
+    let (poor, rich) = (picker.join(Have::Whole, 1, now), picker.join(Have::Whole, 1, now));
     let piece = picker.next(poor, now).unwrap();
     picker.absent(poor, piece, now);
     assert_eq!(picker.next(poor, now), None);
@@ -77,10 +77,10 @@ fn what_a_source_lacks_is_asked_elsewhere() {
 
 #[test]
 fn rare_pieces_go_first() {
-    let mut picker = Picker::new(pieces(10));
-    let whole = picker.join(Have::Whole);
-    picker.join(Have::Runs(vec![(0, 6)]));
     let now = Instant::now();
+    let mut picker = Picker::new(pieces(10));
+    let whole = picker.join(Have::Whole, 1, now);
+    picker.join(Have::Runs(vec![(0, 6)]), 1, now);
     let first = picker.next(whole, now).unwrap();
     assert!(first >= 6, "{first} is also held by another");
     picker.leave(1);
@@ -89,9 +89,9 @@ fn rare_pieces_go_first() {
 
 #[test]
 fn a_busy_source_rests_and_comes_back() {
-    let mut picker = Picker::new(pieces(4));
-    let source = picker.join(Have::Whole);
     let now = Instant::now();
+    let mut picker = Picker::new(pieces(4));
+    let source = picker.join(Have::Whole, 1, now);
     let (first, second) = (picker.next(source, now).unwrap(), picker.next(source, now).unwrap());
     picker.busy(source, first, Duration::from_secs(3), now);
     picker.busy(source, second, Duration::from_secs(3), now);
@@ -104,9 +104,9 @@ fn a_busy_source_rests_and_comes_back() {
 
 #[test]
 fn a_source_that_crawls_is_given_up_only_if_another_delivers() {
-    let mut picker = Picker::new(pieces(100));
-    let (slow, fast) = (picker.join(Have::Whole), picker.join(Have::Whole));
     let now = Instant::now();
+    let mut picker = Picker::new(pieces(100));
+    let (slow, fast) = (picker.join(Have::Whole, 1, now), picker.join(Have::Whole, 1, now));
     picker.next(slow, now).unwrap();
     let late = now + Duration::from_secs(11);
     assert!(picker.laggards(late).is_empty(), "nobody else delivers");
@@ -154,7 +154,8 @@ proptest! {
             match step {
                 Step::Join(from, runs) => {
                     let from = u64::from(from) % count;
-                    picker.join(if runs == 0 { Have::Whole } else { Have::Runs(vec![(from, u64::from(runs))]) });
+                    let have = if runs == 0 { Have::Whole } else { Have::Runs(vec![(from, u64::from(runs))]) };
+                    picker.join(have, u64::from(runs), now);
                 }
                 Step::Next(of) => {
                     let source = at(of, sources);
@@ -192,7 +193,7 @@ proptest! {
             prop_assert_eq!(picker.left(), open);
         }
         (0..picker.sources.len()).for_each(|source| picker.leave(source));
-        let honest = picker.join(Have::Whole);
+        let honest = picker.join(Have::Whole, 1, now);
         for _ in 0..4 * count {
             now += Duration::from_secs(40);
             while let Some(piece) = picker.next(honest, now) {

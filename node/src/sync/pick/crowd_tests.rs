@@ -1,0 +1,163 @@
+//! A crowd in simulation: newcomers that come at once to one origin and find each other a little later.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::{Picker, Piece, PieceId, SourceId};
+use crate::wire::Have;
+
+const STEP: f64 = 0.01;
+const MIB: f64 = (1 << 20) as f64;
+
+/// One who wants everything.
+struct Newcomer {
+    picker: Picker,
+    has: Vec<bool>,
+    /// Its number for each supplier: the origin, then the newcomers.
+    ids: Vec<Option<SourceId>>,
+    /// What it waits for, by supplier: the piece, and the bytes still to come.
+    owed: Vec<VecDeque<(PieceId, f64)>>,
+}
+
+impl Newcomer {
+    fn have(&self) -> Have {
+        Have::of((0u64..).zip(&self.has).filter(|(_, has)| **has).map(|(number, _)| number))
+    }
+}
+
+/// What the crowd does, and what came of it.
+struct Crowd {
+    count: usize,
+    pieces: u64,
+    /// Bytes a second of the origin and of each newcomer.
+    rates: (f64, f64),
+    /// When the newcomers know of each other, seconds.
+    meet: f64,
+    everybody: Vec<Newcomer>,
+    sent: f64,
+}
+
+impl Crowd {
+    fn new(count: usize, pieces: u64, rates: (f64, f64)) -> Self {
+        Self { count, pieces, rates, meet: 2.5, everybody: Vec::new(), sent: 0.0 }
+    }
+
+    /// Plays it; gives the time to the limit of the origin's line, and how often the origin sent the tree.
+    fn play(mut self, wants: impl Fn(usize, u64) -> bool) -> (f64, f64) {
+        let start = Instant::now();
+        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        for number in 0..self.count {
+            let lot = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let one = |entry| Piece { bytes: 1 << 20, entries: vec![entry], range: None };
+            let mut picker = Picker::new((0..self.pieces).map(one).collect()).with_lot(lot);
+            let origin = picker.join(Have::Whole, 0, start);
+            for piece in (0..self.pieces).filter(|piece| !wants(number, *piece)) {
+                // As if it were there already.
+                picker.done(origin, usize::try_from(piece).unwrap(), start);
+            }
+            let mut ids = vec![None; self.count + 1];
+            ids[0] = Some(origin);
+            let owed = vec![VecDeque::new(); self.count + 1];
+            self.everybody.push(Newcomer {
+                picker,
+                has: vec![false; usize::try_from(self.pieces).unwrap()],
+                ids,
+                owed,
+            });
+        }
+        let (mut now, mut step) = (0.0, 0u32);
+        while self.everybody.iter().any(|one| one.picker.left() > 0) {
+            assert!(now < 10_000.0, "the crowd never ends");
+            if now >= self.meet && step.is_multiple_of(100) {
+                self.tell(at(now));
+            }
+            self.ask(at(now));
+            for supplier in 0..=self.count {
+                self.send(supplier, at(now));
+            }
+            now += STEP;
+            step += 1;
+        }
+        let size = self.pieces as f64 * MIB;
+        (now / (size / self.rates.0), self.sent / size)
+    }
+
+    /// Once a second everybody hears what the others have by now.
+    fn tell(&mut self, instant: Instant) {
+        let haves: Vec<Have> = self.everybody.iter().map(Newcomer::have).collect();
+        for (number, one) in self.everybody.iter_mut().enumerate() {
+            for (other, have) in haves.iter().enumerate().filter(|(other, _)| *other != number) {
+                let lot = (other as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let id = *one.ids[other + 1].get_or_insert_with(|| one.picker.join(Have::None, lot, instant));
+                one.picker.update(id, have.clone(), instant);
+            }
+        }
+    }
+
+    fn ask(&mut self, instant: Instant) {
+        for one in &mut self.everybody {
+            let mut idle = false;
+            while !idle {
+                idle = true;
+                for (supplier, id) in one.ids.iter().enumerate() {
+                    let Some(piece) = id.and_then(|id| one.picker.next(id, instant)) else { continue };
+                    one.owed[supplier].push_back((piece, MIB));
+                    idle = false;
+                }
+            }
+        }
+    }
+
+    /// A supplier's line is shared alike by those that wait.
+    fn send(&mut self, supplier: usize, instant: Instant) {
+        let waiting = self.everybody.iter().filter(|one| !one.owed[supplier].is_empty()).count();
+        let rate = if supplier == 0 { self.rates.0 } else { self.rates.1 };
+        let share = rate * STEP / waiting.max(1) as f64;
+        for one in &mut self.everybody {
+            let mut room = share;
+            while let Some((piece, rest)) = one.owed[supplier].front_mut().filter(|_| room > 0.0) {
+                let (piece, part) = (*piece, rest.min(room));
+                *rest -= part;
+                room -= part;
+                self.sent += if supplier == 0 { part } else { 0.0 };
+                if *rest > 0.0 {
+                    break;
+                }
+                one.owed[supplier].pop_front();
+                if let Some(id) = one.ids[supplier] {
+                    one.picker.done(id, piece, instant);
+                    one.has[piece] = true;
+                }
+            }
+        }
+    }
+}
+
+fn megabits(rate: f64) -> f64 {
+    rate * 1e6 / 8.0
+}
+
+#[test]
+fn a_crowd_spares_the_origin_and_is_as_fast_as_its_line() {
+    for (count, pieces) in [(2, 128), (8, 128), (16, 192)] {
+        let crowd = Crowd::new(count, pieces, (megabits(40.0), megabits(400.0)));
+        let (time, sent) = crowd.play(|_, _| true);
+        println!("{count} at once, {pieces} MiB: {time:.3} of the limit, the origin sent {sent:.3}");
+        assert!(time < 1.1 && sent < 1.1, "{count} at once, {pieces} MiB: {time:.3}, {sent:.3}");
+    }
+}
+
+#[test]
+fn slow_lines_between_newcomers_hold_nobody_up() {
+    let crowd = Crowd::new(2, 128, (megabits(40.0), megabits(1.0)));
+    let (time, sent) = crowd.play(|_, _| true);
+    assert!(time < 2.1 && sent > 1.8, "as if they were alone: {time:.3}, {sent:.3}");
+}
+
+#[test]
+fn what_another_does_not_want_is_not_waited_for_long() {
+    let crowd = Crowd::new(2, 128, (megabits(40.0), megabits(400.0)));
+    // One wants the first half only.
+    let (time, _) = crowd.play(|number, piece| number == 0 || piece < 64);
+    assert!(time < 1.35, "{time:.3}");
+}
