@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use murmir::manifest::ContentId;
+use murmir::wire::delta::Short;
 use murmir::wire::frame::{Frame, FrameReader, MAX_FRAME, MAX_REQUEST};
 use murmir::wire::have::Groups;
 use murmir::wire::msg::{GetBatch, Message, Parts};
@@ -21,7 +22,7 @@ fn corpus() -> Vec<Vec<u8>> {
     let frames = WIRE.lines().filter_map(|line| line.split_once(": ")?.1.strip_prefix("000000"));
     let mut corpus: Vec<Vec<u8>> = frames.map(|hex| unhex(&format!("000000{hex}"))).collect();
     assert!(corpus.len() >= 20, "the golden frames of docs/WIRE.md");
-    let files = (0..200u8).map(|number| (ContentId([number; 32]), u64::from(number))).collect();
+    let files = (0..200u8).map(|number| (Short::from(&ContentId([number; 32])), u64::from(number))).collect();
     let batch = Parts::one(Some(b"again and again ".repeat(2000))).pack();
     let larger = [
         Message::Have(Have::of((0..3000).filter(|number| number % 7 != 0))),

@@ -99,7 +99,7 @@ impl Provider for Evil {
         self.pages.get(cid).cloned()
     }
 
-    fn small(&self, _: &ModuleId, _: &ContentId, _: u64) -> Option<Vec<u8>> {
+    fn small(&self, _: &ModuleId, _: &Short, _: u64) -> Option<Vec<u8>> {
         self.contents_given.fetch_add(1, Ordering::SeqCst);
         Some(CONTENT.to_vec())
     }

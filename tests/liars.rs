@@ -98,7 +98,7 @@ impl Provider for Liar {
         }
     }
 
-    fn small(&self, module: &ModuleId, id: &ContentId, size: u64) -> Option<Vec<u8>> {
+    fn small(&self, module: &ModuleId, id: &Short, size: u64) -> Option<Vec<u8>> {
         self.change_bytes(self.truth.small(module, id, size))
     }
 

@@ -169,9 +169,7 @@ impl Holding {
 
     /// The content whose id begins like this, of `size` bytes: of the generation or a superseded one.
     pub fn find(&self, short: &Short, size: u64) -> Option<ContentId> {
-        let mut first = [0; 32];
-        first[..8].copy_from_slice(short.bytes());
-        let mut like = self.contents.range(ContentId(first)..).take_while(|(id, _)| id.0.starts_with(short.bytes()));
+        let mut like = self.contents.range(short.least()..).take_while(|(id, _)| short.begins(id));
         let here = like.find(|(_, place)| place.size == size).map(|(id, _)| *id);
         here.or_else(|| self.ground.stage.as_ref()?.kept_like(short.bytes(), size))
     }

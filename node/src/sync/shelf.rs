@@ -47,7 +47,7 @@ pub enum Notice {
 pub struct Arriving {
     bundle: CheckedBundle,
     stage: Arc<Stage>,
-    numbers: HashMap<ContentId, u64>,
+    numbers: BTreeMap<ContentId, u64>,
     done: Mutex<BTreeSet<u64>>,
     /// Large contents of which only ranges are here, by number.
     open: Mutex<BTreeMap<u64, Arc<Partial>>>,
@@ -99,10 +99,13 @@ impl Arriving {
         if there { self.stage.open_file(id).ok() } else { None }
     }
 
-    fn small(&self, id: &ContentId, size: u64) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.open(id)?.take(size.min(SMALL) + 1).read_to_end(&mut bytes).ok()?;
-        (bytes.len() as u64 == size && proof::verify_small(id, &bytes)).then_some(bytes)
+    fn small(&self, short: &Short, size: u64) -> Option<Vec<u8>> {
+        let mut like = self.numbers.range(short.least()..).map(|(id, _)| id).take_while(|id| short.begins(id));
+        like.find_map(|id| {
+            let mut bytes = Vec::new();
+            self.open(id)?.take(size.min(SMALL) + 1).read_to_end(&mut bytes).ok()?;
+            (bytes.len() as u64 == size && proof::verify_small(id, &bytes)).then_some(bytes)
+        })
     }
 
     fn range(&self, id: &ContentId, size: u64, range: Range<u64>) -> Option<Vec<u8>> {
@@ -285,11 +288,13 @@ impl Provider for Shelf {
         deltas::pages(&self.index, pages)
     }
 
-    fn small(&self, module: &ModuleId, id: &ContentId, size: u64) -> Option<Vec<u8>> {
-        if let Some(holding) = self.holding(module) {
-            match holding.small(id, size) {
+    fn small(&self, module: &ModuleId, id: &Short, size: u64) -> Option<Vec<u8>> {
+        if let Some(holding) = self.holding(module)
+            && let Some(id) = holding.find(id, size)
+        {
+            match holding.small(&id, size) {
                 Some(bytes) => return Some(bytes),
-                None if holding.claims(id, size) && size <= SMALL => self.damaged(&holding, id),
+                None if holding.claims(&id, size) && size <= SMALL => self.damaged(&holding, &id),
                 None => {}
             }
         }
@@ -308,7 +313,7 @@ impl Provider for Shelf {
     }
 
     fn patches(&self, module: &ModuleId, pairs: &[Pair]) -> Made {
-        self.holding(module).map_or_else(|| deltas::none(pairs.len()), |holding| deltas::patches(&holding, pairs))
+        self.holding(module).map_or_else(|| Made::none(pairs.len()), |holding| deltas::patches(&holding, pairs))
     }
 
     fn outboard(&self, module: &ModuleId, id: &ContentId, size: u64, start: u64) -> Option<Vec<u8>> {
@@ -323,7 +328,7 @@ impl Provider for Shelf {
     }
 
     fn slices(&self, module: &ModuleId, parts: &[Lacking]) -> Made {
-        self.holding(module).map_or_else(|| deltas::none(parts.len()), |holding| deltas::slices(&holding, parts))
+        self.holding(module).map_or_else(|| Made::none(parts.len()), |holding| deltas::slices(&holding, parts))
     }
 
     fn have(&self, module: &ModuleId, root: &Cid) -> Have {

@@ -29,6 +29,18 @@ impl Short {
     pub fn bytes(&self) -> &[u8; 8] {
         &self.0
     }
+
+    /// The least content id that begins so.
+    pub fn least(&self) -> ContentId {
+        let mut first = [0; 32];
+        first.iter_mut().zip(self.bytes()).for_each(|(to, from)| *to = *from);
+        ContentId(first)
+    }
+
+    /// True if the id begins so.
+    pub fn begins(&self, id: &ContentId) -> bool {
+        id.0.starts_with(self.bytes())
+    }
 }
 
 impl From<&Cid> for Short {
@@ -197,6 +209,13 @@ pub struct Made {
     pub slots: Vec<Option<Vec<(u64, u64)>>>,
     /// One zstd frame: all windows, or all slices, one after the other.
     pub frame: Vec<u8>,
+}
+
+impl Made {
+    /// Nothing of so many that were asked for.
+    pub fn none(asked: usize) -> Self {
+        Self { slots: vec![None; asked], frame: Vec::new() }
+    }
 }
 
 /// Asks for pages of a tree by one who has the pages of a former one that stood in their places.

@@ -50,17 +50,3 @@ pub(super) fn serialize<T: Id, S: Serializer>(id: &T, to: S) -> Result<S::Ok, S:
 pub(super) fn deserialize<'de, T: Id, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     Ok(T::from_bytes(ByteArray::deserialize(from)?.into_array()))
 }
-
-/// Lists of files, each an id and a size in bytes.
-pub(super) mod files {
-    use super::{ByteArray, ContentId, Deserialize, Deserializer, Id, Serializer};
-
-    pub(in super::super) fn serialize<S: Serializer>(files: &[(ContentId, u64)], to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(files.iter().map(|(id, size)| (ByteArray::new(id.to_bytes()), size)))
-    }
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(ContentId, u64)>, D::Error> {
-        let files = Vec::<(ByteArray<32>, u64)>::deserialize(from)?;
-        Ok(files.into_iter().map(|(id, size)| (ContentId::from_bytes(id.into_array()), size)).collect())
-    }
-}

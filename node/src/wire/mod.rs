@@ -56,7 +56,7 @@ pub trait Provider: Send + Sync + 'static {
     /// New pages made from former ones, as many slots from the first on as one answer holds.
     fn page_patches(&self, module: &ModuleId, pages: &[(Short, Short)]) -> PagePatches;
     /// A whole file of exactly `size` bytes.
-    fn small(&self, module: &ModuleId, id: &ContentId, size: u64) -> Option<Vec<u8>>;
+    fn small(&self, module: &ModuleId, id: &Short, size: u64) -> Option<Vec<u8>>;
     /// The proven encoding of `range` (bytes) of a file of `size` bytes.
     fn range(&self, module: &ModuleId, id: &ContentId, size: u64, range: Range<u64>) -> Option<Vec<u8>>;
     /// What makes new files from old ones (see [`crate::delta`]): as many slots, from the first on, as one answer holds.

@@ -16,6 +16,9 @@ use crate::sync::source::Source;
 use crate::sync::supply::{Hashes, Supply};
 use crate::wire::Error as WireError;
 
+/// Contents of a batch that may have been mistaken for others, whose ids begin alike, before that is a lie.
+const MAX_LIKE: usize = 4;
+
 /// How one request ended.
 pub(super) enum Outcome {
     /// Everything arrived, verified and staged.
@@ -61,23 +64,32 @@ impl Flight {
     async fn batch(self, wants: Vec<Want>) -> Result<Outcome, WireError> {
         let asked: Vec<_> = wants.iter().map(|want| (want.id, want.size)).collect();
         let answer = self.source.supply.batch(self.module, &asked).await?;
-        let stage = self.stage;
-        Ok(blocking(&self.workers, move || {
-            let mut lacks = Vec::new();
-            for (want, bytes) in wants.into_iter().zip(answer) {
-                let Some(bytes) = bytes else {
-                    lacks.push(want);
-                    continue;
-                };
-                match stage.put_small(&want.id, &bytes, want.attributes) {
-                    Ok(()) => {}
-                    Err(StageError::False { .. }) => {
-                        return Outcome::Lie(format!("content {} has other bytes", want.id));
-                    }
-                    Err(error) => return Outcome::Disk(error.into()),
-                }
+        let stage = Arc::clone(&self.stage);
+        let (outcome, others) = blocking(&self.workers, move || stage_all(&stage, wants, answer)).await;
+        if others.len() > MAX_LIKE {
+            return Ok(Outcome::Lie(format!("{} contents have other bytes", others.len())));
+        }
+        for want in others {
+            match self.alone(&want).await? {
+                Outcome::Done => {}
+                failed => return Ok(failed),
             }
-            if lacks.is_empty() { Outcome::Done } else { Outcome::Lacks(lacks) }
+        }
+        Ok(outcome)
+    }
+
+    /// Asks for one small content by its whole id.
+    async fn alone(&self, want: &Want) -> Result<Outcome, WireError> {
+        let lie = || Outcome::Lie(format!("content {} has other bytes", want.id));
+        if want.size == 0 {
+            return Ok(lie());
+        }
+        let answer = self.source.supply.range(self.module, (want.id, want.size), 0..want.size, None).await?;
+        let Some(bytes) = answer.and_then(|encoded| proven(want, &encoded)) else { return Ok(lie()) };
+        let (stage, id, attributes) = (Arc::clone(&self.stage), want.id, want.attributes);
+        Ok(blocking(&self.workers, move || match stage.put_small(&id, &bytes, attributes) {
+            Ok(()) => Outcome::Done,
+            Err(error) => Outcome::Disk(error.into()),
         })
         .await)
     }
@@ -107,16 +119,56 @@ impl Flight {
     }
 }
 
+/// Stages what came of a batch; gives those as well that are other contents than the ones asked for.
+fn stage_all(stage: &Stage, wants: Vec<Want>, answer: Vec<Option<Vec<u8>>>) -> (Outcome, Vec<Want>) {
+    let (mut lacks, mut others) = (Vec::new(), Vec::new());
+    for (want, bytes) in wants.into_iter().zip(answer) {
+        let Some(bytes) = bytes else {
+            lacks.push(want);
+            continue;
+        };
+        match stage.put_small(&want.id, &bytes, want.attributes) {
+            Ok(()) => {}
+            Err(StageError::False { .. }) => others.push(want),
+            Err(error) => return (Outcome::Disk(error.into()), Vec::new()),
+        }
+    }
+    (if lacks.is_empty() { Outcome::Done } else { Outcome::Lacks(lacks) }, others)
+}
+
+/// The bytes of a whole small content, if they are proven.
+fn proven(want: &Want, encoded: &[u8]) -> Option<Vec<u8>> {
+    let verified = proof::decode_range(&want.id, want.size, 0..want.size, encoded).ok()?;
+    Some(verified.data())
+}
+
 /// Runs hashing and disk work off the event loop, on as many threads at once as there are processors and one that waits for
 /// the disk: more would only wait for each other in the file system.
-async fn blocking(workers: &Arc<Semaphore>, work: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
+async fn blocking<T: Unfinished>(workers: &Arc<Semaphore>, work: impl FnOnce() -> T + Send + 'static) -> T {
     let worker = Arc::clone(workers).acquire_owned().await;
     // The permit goes with the work, which does not end when nobody waits for it any more.
     let work = tokio::task::spawn_blocking(move || {
         let _worker = worker;
         work()
     });
-    work.await.unwrap_or_else(|error| Outcome::Gone(format!("worker: {error}")))
+    work.await.unwrap_or_else(|error| T::unfinished(format!("worker: {error}")))
+}
+
+/// What is told of work that did not end.
+trait Unfinished: Send + 'static {
+    fn unfinished(why: String) -> Self;
+}
+
+impl Unfinished for Outcome {
+    fn unfinished(why: String) -> Self {
+        Self::Gone(why)
+    }
+}
+
+impl<T: Send + 'static> Unfinished for (Outcome, Vec<T>) {
+    fn unfinished(why: String) -> Self {
+        (Outcome::Gone(why), Vec::new())
+    }
 }
 
 /// Waits until none of so many workers works.

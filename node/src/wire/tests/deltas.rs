@@ -153,3 +153,21 @@ proptest! {
         prop_assert_eq!(part.ranges(), Some(ranges));
     }
 }
+
+#[tokio::test]
+async fn who_gets_no_turn_for_a_patch_is_told_that_there_is_none() {
+    let patch = |crafts: usize| async move {
+        let (near, far) = duplex();
+        let limits = Limits::with_crafts(PATIENT, crafts);
+        let small = [1, 2].map(|number| (content(number), vec![1; 10])).into();
+        let shelf = Arc::new(Shelf { small, ..Shelf::default() });
+        tokio::spawn(serve_stream(far, PeerId::random(), shelf, limits));
+        let client = PeerClient::start(near, Hello::ours(), PATIENT);
+        let made = client.patches(module(), vec![pair(10, 10, 0)]).await.unwrap();
+        // Nothing else waits.
+        client.have(module(), page_id(1)).await.unwrap();
+        made
+    };
+    assert_eq!(patch(0).await, Made::none(1));
+    assert_ne!(patch(1).await, Made::none(1));
+}

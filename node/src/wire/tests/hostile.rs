@@ -67,8 +67,8 @@ async fn a_request_that_breaks_a_rule_is_refused_and_ends_the_stream() {
         (vec![255; 4], "a frame over the size cap"),
         (pages(vec![page_id(1); 257]), "no pages or too many"),
         (pages(Vec::new()), "no pages or too many"),
-        (files(vec![(content(1), 1); 4097]), "no files or too many"),
-        (files(vec![(content(1), 1 << 21)]), "a file too large for a batch"),
+        (files(vec![(Short::from(&content(1)), 1); 4097]), "no files or too many"),
+        (files(vec![(Short::from(&content(1)), 1 << 21)]), "a file too large for a batch"),
         (range(1, 16_384), "an unaligned range"),
         (range(0, 16_385), "an unaligned range"),
         (range(0, 0), "an empty range or too long"),
@@ -123,7 +123,7 @@ async fn a_client_that_never_reads_is_left_and_makes_little_work() {
     let served = tokio::spawn(serve_stream(far, PeerId::random(), shelf.clone(), Limits::new(QUICK)));
     write.write_all(&hello()).await.unwrap();
     for number in 1..=20 {
-        let files = vec![(content(1), 1 << 20)];
+        let files = vec![(Short::from(&content(1)), 1 << 20)];
         let message = Message::GetBatch(GetBatch { module: module(), files });
         write.write_all(&Frame { request: number, message }.to_bytes().unwrap()).await.unwrap();
     }

@@ -6,7 +6,7 @@ mod hostile;
 mod liars;
 mod pairs;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,7 +74,7 @@ fn bundle() -> CheckedBundle {
 /// A holder of one module; counts what it is asked for.
 #[derive(Default)]
 struct Shelf {
-    small: HashMap<ContentId, Vec<u8>>,
+    small: BTreeMap<ContentId, Vec<u8>>,
     pages: HashMap<Cid, Vec<u8>>,
     nominations: Vec<Vec<u8>>,
     asked: AtomicUsize,
@@ -113,9 +113,10 @@ impl Provider for Shelf {
         PagePatches { sizes: vec![Some(3); pages.len()], frame: b"frame".to_vec() }
     }
 
-    fn small(&self, _: &ModuleId, id: &ContentId, size: u64) -> Option<Vec<u8>> {
+    fn small(&self, _: &ModuleId, id: &Short, size: u64) -> Option<Vec<u8>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        self.small.get(id).filter(|bytes| bytes.len() as u64 == size).cloned()
+        let (found, bytes) = self.small.range(id.least()..).next()?;
+        (id.begins(found) && bytes.len() as u64 == size).then(|| bytes.clone())
     }
 
     fn range(&self, _: &ModuleId, id: &ContentId, _: u64, range: Range<u64>) -> Option<Vec<u8>> {

@@ -139,7 +139,7 @@ async fn a_ninth_stream_is_busy_until_another_ends() {
 fn limits_hold_a_full_batch_request_in_one_frame() {
     use super::super::frame::{Frame, MAX_REQUEST};
     use super::super::msg::{GetBatch, Message};
-    let files = vec![(content(u32::MAX), rules::MAX_BATCH); rules::MAX_ITEMS];
+    let files = vec![(Short::from(&content(u32::MAX)), rules::MAX_BATCH); rules::MAX_ITEMS];
     let frame = Frame { request: u32::MAX, message: Message::GetBatch(GetBatch { module: module(), files }) };
     assert!(frame.to_bytes().unwrap().len() - 4 <= MAX_REQUEST);
 }
