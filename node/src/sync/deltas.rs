@@ -17,11 +17,6 @@ struct Side {
     wanted: Vec<u8>,
 }
 
-/// The answer that has nothing.
-pub fn none(asked: usize) -> Made {
-    Made { slots: vec![None; asked], frame: Vec::new() }
-}
-
 /// What makes new files from old ones.
 pub fn patches(holding: &Holding, pairs: &[Pair]) -> Made {
     made(pairs.iter().map(|pair| both(holding, pair)).collect())
@@ -102,7 +97,7 @@ fn made(sides: Vec<Option<Side>>) -> Made {
         let prefix: Vec<u8> = there.iter().flat_map(|side| &side.prefix).copied().collect();
         let wanted: Vec<u8> = there.iter().flat_map(|side| &side.wanted).copied().collect();
         if there.is_empty() {
-            return none(count);
+            return Made::none(count);
         }
         match patch::make(&prefix, &wanted) {
             Some(frame) if frame.len() <= bound => {
@@ -110,7 +105,7 @@ fn made(sides: Vec<Option<Side>>) -> Made {
                 return Made { slots, frame };
             }
             _ if count > 1 => count = count.div_ceil(2),
-            _ => return none(count),
+            _ => return Made::none(count),
         }
     }
 }

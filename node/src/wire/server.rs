@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use libp2p::PeerId;
 use serde_bytes::ByteBuf;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::delta::Made;
 use super::frame::{Frame, FrameReader, FrameWriter, MAX_REQUEST, within};
 use super::limit::{Full, Gate};
 use super::msg::{Busy, Code, GetHead, HeadReply, Hello, Known, Message, Parts, Refusal, Told, VERSION};
@@ -21,6 +22,10 @@ use super::{Deadlines, Error, ModuleId, Provider, rules};
 
 /// Requests read and not yet worked on.
 const QUEUE: usize = 32;
+/// A request for a patch waits for its turn this long; then there is none.
+const TURN: Duration = Duration::from_secs(2);
+/// Patches made at once where it is not known how many processors there are.
+const CRAFTS: usize = 2;
 /// What a peer without a place is told.
 const COME_BACK: Duration = Duration::from_secs(30);
 
@@ -29,6 +34,8 @@ const COME_BACK: Duration = Duration::from_secs(30);
 pub struct Limits {
     deadlines: Deadlines,
     gate: Arc<Mutex<Gate>>,
+    /// Patches, slices and sums made at once for all peers together: each takes a processor, and tens of MiB.
+    crafts: Arc<Semaphore>,
     start: Instant,
     /// What all streams together may send.
     pace: Option<Pace>,
@@ -37,7 +44,25 @@ pub struct Limits {
 impl Limits {
     /// Fresh counters.
     pub fn new(deadlines: Deadlines) -> Self {
-        Self { deadlines, gate: Arc::default(), start: Instant::now(), pace: None }
+        let crafts = std::thread::available_parallelism().map_or(CRAFTS, usize::from);
+        Self::with_crafts(deadlines, crafts)
+    }
+
+    /// The same, with so many patches made at once.
+    pub fn with_crafts(deadlines: Deadlines, crafts: usize) -> Self {
+        let crafts = Arc::new(Semaphore::new(crafts));
+        Self { deadlines, gate: Arc::default(), crafts, start: Instant::now(), pace: None }
+    }
+
+    /// Waits until the request may be worked on: at once, unless that is much work.
+    async fn turn(&self, request: &Message) -> Result<Option<OwnedSemaphorePermit>, Full> {
+        if !matches!(request, Message::GetPatches(_) | Message::GetSlices(_) | Message::GetSums(_)) {
+            return Ok(None);
+        }
+        match tokio::time::timeout(TURN, Arc::clone(&self.crafts).acquire_owned()).await {
+            Ok(Ok(turn)) => Ok(Some(turn)),
+            _ => Err(Full),
+        }
     }
 
     /// With a limit of bytes per second for all answers together, if any.
@@ -99,8 +124,9 @@ where
     let (ask, asked) = mpsc::channel(QUEUE);
     let (answer, answered) = mpsc::channel(1);
     let reading = read_requests(&mut reader, ask, &owed, &place);
-    let answering =
-        async { tokio::join!(work(asked, answer, provider, peer), write_answers(&mut writer, answered, &owed)).1 };
+    let answering = async {
+        tokio::join!(work(asked, answer, provider, (peer, &limits)), write_answers(&mut writer, answered, &owed)).1
+    };
     tokio::pin!(answering);
     tokio::select! {
         written = &mut answering => written,
@@ -189,12 +215,25 @@ async fn work(
     mut asked: mpsc::Receiver<(u32, Job)>,
     answer: mpsc::Sender<Frame>,
     provider: Arc<dyn Provider>,
-    peer: PeerId,
+    (peer, limits): (PeerId, &Limits),
 ) {
     while let Some((request, job)) = asked.recv().await {
-        let provider = provider.clone();
-        let done = tokio::task::spawn_blocking(move || reply(job, &*provider, peer)).await;
-        let message = done.unwrap_or_else(|_| refuse(Code::INTERNAL, "failed here"));
+        let turn = match &job {
+            Job::Answer(request) => limits.turn(request).await,
+            _ => Ok(None),
+        };
+        let message = match (turn, job) {
+            // Whoever has no patch asks for the bytes.
+            (Err(Full), Job::Answer(request)) => nothing(&request),
+            (turn, job) => {
+                let provider = provider.clone();
+                let work = move || {
+                    let _turn = turn;
+                    reply(job, &*provider, peer)
+                };
+                tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| refuse(Code::INTERNAL, "failed here"))
+            }
+        };
         if answer.send(Frame { request, message }).await.is_err() {
             return;
         }
@@ -222,6 +261,16 @@ fn reply(job: Job, provider: &dyn Provider, peer: PeerId) -> Message {
             busy(wait, others.unwrap_or_default())
         }
         Job::Refused(message) => message,
+    }
+}
+
+/// The answer that has nothing of what would be much work.
+fn nothing(request: &Message) -> Message {
+    match request {
+        Message::GetPatches(get) => Message::Patches(Made::none(get.pairs.len())),
+        Message::GetSlices(get) => Message::Slices(Made::none(get.parts.len())),
+        Message::GetSums(get) => Message::Sums(fitting(get.parts.iter().map(|_| None))),
+        _ => refuse(Code::BAD_REQUEST, "not a request"),
     }
 }
 
