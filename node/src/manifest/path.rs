@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -24,9 +25,9 @@ pub enum PathError {
     TooDeep,
 }
 
-/// One name: 1 to 255 bytes, any but NUL and `/`, neither `.` nor `..`.
+/// One name: 1 to 255 bytes, any but NUL and `/`, neither `.` nor `..`. Clones share the bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Vec<u8>);
+pub struct Name(Arc<[u8]>);
 
 impl Name {
     /// Checks a name.
@@ -37,7 +38,7 @@ impl Name {
         let bytes = bytes.as_ref();
         let fits = (1..=MAX_NAME).contains(&bytes.len()) && bytes != b"." && bytes != b"..";
         if fits && !bytes.contains(&b'/') && !bytes.contains(&0) {
-            Ok(Self(bytes.to_vec()))
+            Ok(Self(bytes.into()))
         } else {
             Err(PathError::Name { name: escape(bytes) })
         }
@@ -66,9 +67,10 @@ impl fmt::Display for Name {
     }
 }
 
-/// A relative path of checked names; empty for the root. Ordered as a walk goes: a directory, what is below it, its successor.
+/// A relative path of checked names; empty for the root. Ordered as a walk goes: a directory, what is below it, its
+/// successor. Clones share the bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct TreePath(Vec<u8>);
+pub struct TreePath(Arc<[u8]>);
 
 impl TreePath {
     /// The root of the tree.
@@ -114,12 +116,12 @@ impl TreePath {
             bytes.push(b'/');
         }
         bytes.extend_from_slice(&name.0);
-        Ok(Self(bytes))
+        Ok(Self(bytes.into()))
     }
 
     /// The names, outermost first.
     pub fn components(&self) -> impl Iterator<Item = Name> + '_ {
-        self.0.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).map(|name| Name(name.to_vec()))
+        self.0.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).map(|name| Name(name.into()))
     }
 
     /// How many names.
@@ -130,7 +132,7 @@ impl TreePath {
     /// The last name; none for the root.
     pub fn name(&self) -> Option<Name> {
         let last = self.0.rsplit(|byte| *byte == b'/').next()?;
-        (!last.is_empty()).then(|| Name(last.to_vec()))
+        (!last.is_empty()).then(|| Name(last.into()))
     }
 
     /// The directory that holds it; none for the root.
@@ -139,7 +141,7 @@ impl TreePath {
             return None;
         }
         let cut = self.0.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-        Some(Self(self.0[..cut].to_vec()))
+        Some(Self(self.0[..cut].into()))
     }
 
     /// True if `other` lies below this path (and is not it).
@@ -152,9 +154,9 @@ impl TreePath {
         if base.is_root() {
             return Some(self.clone());
         }
-        match self.0.strip_prefix(base.0.as_slice())? {
+        match self.0.strip_prefix(&*base.0)? {
             [] => Some(Self::root()),
-            [b'/', rest @ ..] => Some(Self(rest.to_vec())),
+            [b'/', rest @ ..] => Some(Self(rest.into())),
             _ => None,
         }
     }

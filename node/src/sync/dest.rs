@@ -225,20 +225,12 @@ impl Destination {
         let nothing = Known { index, tree: b"" };
         let all = |_: &TreePath, _: bool| true;
         let scan = Scan { root: &self.root, hasher: &nothing, read: false, wanted: &all, started: nanos_now() };
-        let mut now = Found::default();
-        collect(&scan.run()?.root, &TreePath::root(), &mut now);
+        let id = |path: &TreePath, stamp: &Stamp| match placed.get(path) {
+            Some((id, size)) => (*size == stamp.size).then_some(*id),
+            None => found.id(path, stamp),
+        };
         let mut rows: BTreeMap<TreePath, Directory> = BTreeMap::new();
-        for (path, stamp) in now.stamps {
-            let (Some(dir), Some(name)) = (path.parent(), path.name()) else { continue };
-            let row = rows.entry(dir).or_default();
-            let id = match placed.get(&path) {
-                Some((id, size)) => (*size == stamp.size).then_some(*id),
-                None => found.id(&path, &stamp),
-            };
-            if let Some(id) = id {
-                row.insert(name, (stamp, id));
-            }
-        }
+        note_rows(&scan.run()?.root, &TreePath::root(), &id, &mut rows);
         index.put_directories(self.key(), &rows)?;
         Ok(())
     }
@@ -295,6 +287,32 @@ fn collect(dir: &ScannedDir, at: &TreePath, found: &mut Found) {
             ScannedNode::Symlink { target } => LocalKind::Symlink(target.clone()),
         };
         found.tree.insert(path, Local { kind, mode: entry.mode, mtime: stamp.mtime });
+    }
+}
+
+/// The rows of a directory and of those below it: of each file whose content is known.
+fn note_rows(
+    dir: &ScannedDir,
+    at: &TreePath,
+    id: &impl Fn(&TreePath, &Stamp) -> Option<ContentId>,
+    rows: &mut BTreeMap<TreePath, Directory>,
+) {
+    let (mut row, mut files) = (Directory::new(), 0);
+    for entry in &dir.entries {
+        let Ok(path) = at.join(&entry.name) else { continue };
+        match &entry.node {
+            ScannedNode::File { .. } => {
+                files += 1;
+                if let Some(id) = id(&path, &entry.stat.stamp) {
+                    row.insert(entry.name.clone(), (entry.stat.stamp, id));
+                }
+            }
+            ScannedNode::Dir(below) => note_rows(below, &path, id, rows),
+            ScannedNode::Symlink { .. } => {}
+        }
+    }
+    if files > 0 {
+        rows.insert(at.clone(), row);
     }
 }
 

@@ -80,7 +80,11 @@ pub fn selected(node: &Node, request: &Request, bundle: &CheckedBundle) -> Resul
             }
         }
         all.top = all.top.or(top.filter(|_| select.lists(select.base())));
-        entries.into_iter().for_each(|item| merge(&mut all.entries, &mut places, item));
+        if request.more.is_empty() {
+            all.entries = entries;
+        } else {
+            entries.into_iter().for_each(|item| merge(&mut all.entries, &mut places, item));
+        }
     }
     all.missing.extend(missing(node, request, &all.entries, bundle.root()));
     Ok(all)

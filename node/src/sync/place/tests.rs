@@ -116,7 +116,7 @@ impl Scene {
         let found = target.scan(&Index::memory(), &sizes, &|_, _| true).unwrap();
         let rules = Rules { delete: true, ..Rules::archive() };
         let guard = Guard { filter: &Filter::default(), read: &|_| None, root_listed: true };
-        plan::make(remote(), &found.tree, &[], &rules, &guard)
+        plan::make(&remote(), &found.tree, &[], &rules, &guard)
     }
 
     fn place(&self, plan: &Plan) -> Result<Placed, FileError> {

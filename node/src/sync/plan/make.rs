@@ -20,13 +20,14 @@ const KEEP: Change = Change::Keep { linked: false };
 /// `remote` holds parents before what is in them. `bases` are further directories to take files from. `guard` says what
 /// deletion must spare.
 pub fn make(
-    mut remote: Vec<Remote>,
+    remote: &[Remote],
     local: &LocalTree,
     bases: &[(BasisKind, &LocalTree)],
     rules: &Rules,
     guard: &Guard<'_>,
 ) -> Plan {
-    remote.sort_by(in_rsyncs_order);
+    let mut remote: Vec<&Remote> = remote.iter().collect();
+    remote.sort_by(|a, b| in_rsyncs_order(a, b));
     if rules.prune_empty {
         let top = guard.filter.top();
         let protects = |dir: &TreePath| {
@@ -165,7 +166,7 @@ struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     fn new(
-        remote: &'a [Remote],
+        remote: &[&'a Remote],
         local: &'a LocalTree,
         bases: &'a [(BasisKind, &'a LocalTree)],
         rules: &'a Rules,

@@ -31,7 +31,7 @@ pub fn rsyncs_order((a, a_is_dir): (&TreePath, bool), (b, b_is_dir): (&TreePath,
 
 /// Leaves out directories without anything but directories below them, unless rules protect one: as in rsync, that stays, and
 /// those above it.
-pub(super) fn prune(remote: &mut Vec<Remote>, protects: impl Fn(&TreePath) -> bool) {
+pub(super) fn prune(remote: &mut Vec<&Remote>, protects: impl Fn(&TreePath) -> bool) {
     let mut needed: HashSet<TreePath> = HashSet::new();
     for item in remote.iter().filter(|item| !item.entry.is_dir() || protects(&item.path)) {
         let mut above = if item.entry.is_dir() { Some(item.path.clone()) } else { item.path.parent() };
