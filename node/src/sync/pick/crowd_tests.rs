@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Picker, Piece, PieceId, SourceId};
 use crate::wire::Have;
 
-const STEP: f64 = 0.01;
+const STEP: f64 = 0.02;
 const MIB: f64 = (1 << 20) as f64;
 
 /// One who wants everything.
@@ -68,7 +68,7 @@ impl Crowd {
         let (mut now, mut step) = (0.0, 0u32);
         while self.everybody.iter().any(|one| one.picker.left() > 0) {
             assert!(now < 10_000.0, "the crowd never ends");
-            if now >= self.meet && step.is_multiple_of(100) {
+            if now >= self.meet && step.is_multiple_of(50) {
                 self.tell(at(now));
             }
             self.ask(at(now));
@@ -139,7 +139,7 @@ fn megabits(rate: f64) -> f64 {
 
 #[test]
 fn a_crowd_spares_the_origin_and_is_as_fast_as_its_line() {
-    for (count, pieces) in [(2, 128), (8, 128), (16, 192)] {
+    for (count, pieces) in [(2, 64), (8, 128)] {
         let crowd = Crowd::new(count, pieces, (megabits(40.0), megabits(400.0)));
         let (time, sent) = crowd.play(|_, _| true);
         println!("{count} at once, {pieces} MiB: {time:.3} of the limit, the origin sent {sent:.3}");
