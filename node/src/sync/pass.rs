@@ -188,8 +188,7 @@ async fn into(
     request: &Request,
     progress: &Arc<Progress>,
 ) -> Result<Report, SyncError> {
-    let start = Instant::now();
-    let pulse = Pulse::default();
+    let (start, pulse) = (Instant::now(), Pulse::default());
     let seeds = Arc::new(Seeds::open(&request.web_seeds, pulse.clone())?);
     let placed = node.placed_root(&request.module, &target.path)?;
     let mut finder = search(node, request, &seeds, placed.is_some());
@@ -209,12 +208,11 @@ async fn into(
     let more: Vec<Source> =
         seeds.given().iter().filter(|seed| !is_there(seed)).map(|seed| Source::web(seed, None)).collect();
     sources.extend(more);
-    let root = *bundle.root();
-    finder.suffices(placed == Some(root));
-    let former = placed.filter(|_| request.delta);
+    finder.suffices(placed.as_ref() == Some(bundle.root()));
+    let roots = (*bundle.root(), placed.filter(|_| request.delta));
     let mut count = PageCount::default();
     for select in request.selectors() {
-        let bring = pages::bring(node, &request.module, (root, former), select, &mut sources, &mut finder);
+        let bring = pages::bring(node, &request.module, roots, select, &mut sources, &mut finder);
         count += unless_silent(request.timeout, &pulse, bring).await?;
     }
     if let Some(pace) = &request.pace {
