@@ -10,6 +10,7 @@ use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::StreamProtocol;
 use tracker_less::machine::Event;
 use tracker_less::net::{self, DhtMode};
+use tracker_less::nominate::Profile;
 use tracker_less::record::{Charter, CheckedBundle, Coverage, Head, ModuleId, SecretKey, cid_of};
 
 const WORDS: &[u8] = b"aardvark abacus abandon";
@@ -49,6 +50,7 @@ fn config(seed: u8, peers: Vec<libp2p::Multiaddr>) -> Result<net::Config, Box<dy
         key: SecretKey::from_seed([seed; 32]),
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse()?],
         external: Vec::new(),
+        profile: Profile::default(),
         peers,
         cached: Vec::new(),
         narrow: false,

@@ -18,6 +18,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 use tracker_less::machine::Event;
 use tracker_less::net::{self, DhtMode, Swarm};
+use tracker_less::nominate::Profile;
 use tracker_less::record::{CheckedBundle, CheckedNomination, Coverage, ModuleId, Nomination, SecretKey};
 
 use crate::util::{Lab, Machine, Tree, assert_same, noise, until};
@@ -59,11 +60,16 @@ fn a_mirror_keeps_the_roster_and_leads_newcomers_when_the_origin_is_dead() {
     });
     // One that holds a part is probed in that part, and listed with it.
     let part = lab.machine("part");
-    let part_node = part.serve(&[&"--no-dht", &"--peer", &origin_node.address()]);
+    let said = ["--region", "eu-north", "--contact", "ops@example.org"];
+    let part_node =
+        part.serve(&[&"--no-dht", &"--peer", &origin_node.address(), &said[0], &said[1], &said[2], &said[3]]);
     part.ok(&[&"mirror", &"--exclude", &"large", &published.reference, &lab.path("part-tree")]);
     patiently("the origin measures the part", || {
         let row = row(&origin, &[], &published.reference, part_node.peer_id());
-        row.is_some_and(|row| row["by"] == "own" && row["failed"] == false && row["coverage"].as_f64() < Some(0.5))
+        row.is_some_and(|row| {
+            let said = (row["region"].as_str(), row["contact"].as_str()) == (Some("eu-north"), Some("ops@example.org"));
+            said && row["by"] == "own" && row["failed"] == false && row["coverage"].as_f64() < Some(0.5)
+        })
     });
     let own = row(&origin, &[], &published.reference, origin_node.peer_id()).expect("its own row");
     assert_eq!(own["role"], "origin");
@@ -167,6 +173,7 @@ async fn serve(provider: Arc<Boaster>, peer: &str) -> Swarm {
         key: SecretKey::from_seed([9; 32]),
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().expect("address")],
         external: Vec::new(),
+        profile: Profile::default(),
         peers: vec![peer.parse().expect("address")],
         cached: Vec::new(),
         narrow: false,

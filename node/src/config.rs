@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tracker_less::nominate::Profile;
+use tracker_less::record::nomination::MAX_TEXT;
 
 use crate::error::{Exit, Failure};
 use crate::service::{Rates, Settings};
@@ -18,8 +20,19 @@ const NAMES_PORT: u16 = 53;
 /// Largest settings file, bytes.
 const MAX_FILE: u64 = 1 << 20;
 /// Every key of the file, for the nearest name of a mistyped one.
-const KEYS: &[&str] =
-    &["state-dir", "listen", "external", "peer", "bootstrap", "no-dht", "mdns", "name-server", "json"];
+const KEYS: &[&str] = &[
+    "state-dir",
+    "listen",
+    "external",
+    "peer",
+    "bootstrap",
+    "no-dht",
+    "mdns",
+    "name-server",
+    "region",
+    "contact",
+    "json",
+];
 
 /// What one settings file may say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -41,6 +54,10 @@ pub struct FileSettings {
     pub mdns: Option<bool>,
     /// `--name-server`
     pub name_server: Option<String>,
+    /// `--region` of `serve`
+    pub region: Option<String>,
+    /// `--contact` of `serve`
+    pub contact: Option<String>,
     /// `--json`
     pub json: Option<bool>,
 }
@@ -83,6 +100,7 @@ pub struct Config {
     pub name_server: Option<SocketAddr>,
     listen: Vec<Multiaddr>,
     external: Vec<Multiaddr>,
+    profile: Profile,
     peers: Vec<Multiaddr>,
     bootstrap: Vec<Multiaddr>,
     dht: bool,
@@ -100,6 +118,7 @@ impl Config {
             state: self.state_dir.clone(),
             listen,
             external: self.external.clone(),
+            profile: self.profile.clone(),
             peers: self.peers.clone(),
             bootstrap: self.bootstrap.clone(),
             dht: self.dht,
@@ -110,6 +129,17 @@ impl Config {
             rates: Rates::default(),
         }
     }
+}
+
+/// What an operator says to all: short, and fit for a terminal.
+///
+/// # Errors
+/// It is neither.
+pub fn words(name: &str, text: &str) -> Result<String, Failure> {
+    if text.len() > MAX_TEXT || text.chars().any(char::is_control) {
+        return Err(Failure::usage(format!("{name}: at most {MAX_TEXT} bytes, without control characters")));
+    }
+    Ok(text.to_owned())
 }
 
 /// All interfaces, of IPv6 too where the machine has it; TCP first, then QUIC.
@@ -145,12 +175,17 @@ pub fn load(flags: Flags) -> Result<Config, Failure> {
     let uid = rustix::process::geteuid().as_raw();
     let state_dir = state_dir.or_else(|| State::default_dir(uid, |name| std::env::var_os(name)));
     let state_dir = state_dir.ok_or_else(|| Failure::usage("no home directory: give --state-dir"))?;
+    let text = |name, pick: fn(&FileSettings) -> &Option<String>| {
+        files.iter().find_map(|file| pick(file).as_deref()).map_or(Ok(String::new()), |text| words(name, text))
+    };
+    let (region, contact) = (text("region", |file| &file.region)?, text("contact", |file| &file.contact)?);
     Ok(Config {
         state_dir: std::path::absolute(&state_dir).map_err(|error| Failure::new(Exit::Files, error))?,
         json: flags.json || switch(|file| file.json),
         no_node: flags.no_node,
         listen: addresses("--listen", &listen)?,
         external: addresses("external", &lists(|file| &file.external))?,
+        profile: Profile { region, contact, addresses: Vec::new() },
         peers: addresses("--peer", &peers)?,
         bootstrap: addresses("--bootstrap", &bootstrap)?,
         dht: !(flags.no_dht || switch(|file| file.no_dht)),
@@ -326,6 +361,12 @@ mod tests {
         assert_eq!(server("2001:db8::1").unwrap().to_string(), "[2001:db8::1]:53");
         assert_eq!(server("127.0.0.1:5353").unwrap().to_string(), "127.0.0.1:5353");
         assert!(server("ns.example.org").is_err());
+    }
+
+    #[test]
+    fn what_is_told_to_all_is_short_and_harmless() {
+        assert_eq!(words("region", "eu-north").unwrap(), "eu-north");
+        assert!(words("region", "a\u{1b}[31m").is_err() && words("region", &"x".repeat(MAX_TEXT + 1)).is_err());
     }
 
     #[test]

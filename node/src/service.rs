@@ -12,6 +12,7 @@ use thiserror::Error;
 use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
 use tokio::task::JoinSet;
 use tracker_less::net::{self, DhtMode};
+use tracker_less::nominate::Profile;
 use tracker_less::record::{CheckedBundle, ModuleId, PublicKey, SecretKey};
 
 use crate::attach::{dns, doorkeeper::Doorkeeper};
@@ -59,6 +60,8 @@ pub struct Settings {
     pub listen: Vec<Multiaddr>,
     /// Addresses others reach this node at, beside those it listens on.
     pub external: Vec<Multiaddr>,
+    /// What it says of itself.
+    pub profile: Profile,
     /// Nodes to dial at the start.
     pub peers: Vec<Multiaddr>,
     /// The same, remembered for later runs too.
@@ -342,6 +345,7 @@ fn config(settings: &Settings, state: &State, key: SecretKey) -> Result<net::Con
         key,
         listen: settings.listen.clone(),
         external: settings.external.clone(),
+        profile: settings.profile.clone(),
         peers: settings.peers.clone(),
         cached,
         narrow: !settings.serve,

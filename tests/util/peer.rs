@@ -6,6 +6,7 @@ use libp2p::{Multiaddr, StreamProtocol};
 use murmir::wire::server::{Limits, serve_stream};
 use murmir::wire::{Deadlines, PROTOCOL, Provider};
 use tracker_less::net::{self, DhtMode};
+use tracker_less::nominate::Profile;
 use tracker_less::record::SecretKey;
 
 /// Serves `provider` on loopback until the runtime ends; gives the address, peer id included.
@@ -14,6 +15,7 @@ pub async fn serve(provider: Arc<impl Provider>) -> String {
         key: SecretKey::from_seed([9; 32]),
         listen: vec![loopback()],
         external: Vec::new(),
+        profile: Profile::default(),
         peers: Vec::new(),
         cached: Vec::new(),
         narrow: false,

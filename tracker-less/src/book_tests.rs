@@ -1,7 +1,7 @@
 use std::sync::LazyLock;
 
 use super::*;
-use crate::nominate::Held;
+use crate::nominate::{Held, Profile};
 use crate::record::fixtures::{bundle, module};
 use crate::record::{Nomination, SecretKey};
 
@@ -21,7 +21,7 @@ fn peer(number: u32) -> PeerId {
 fn said_by(number: u32, change: impl Fn(&mut Nomination)) -> CheckedNomination {
     static WORD: LazyLock<Nomination> = LazyLock::new(|| {
         let mut held = Held::new(bundle(1, 1), Coverage::WHOLE, Vec::new());
-        held.nominate(&key(0), &[], NOW).unwrap().nomination().clone()
+        held.nominate(&key(0), &Profile::default(), NOW).unwrap().nomination().clone()
     });
     let [_, _, high, low] = number.to_be_bytes();
     let mut nomination = WORD.clone();

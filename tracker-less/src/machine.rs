@@ -12,7 +12,7 @@ pub use event::{Action, BUNDLE, Event, Judgement, Limits, NOMINATION, ROSTER, Ve
 
 use crate::book::{Book, Entry, Mirror, Outcome};
 use crate::heads::{Fork, Heads, Verdict};
-use crate::nominate::Held;
+use crate::nominate::{Held, Profile};
 use crate::record::{CheckedBundle, CheckedNomination, CheckedRoster, Coverage, ModuleId, RosterList, SecretKey};
 use crate::rosters::{Offered, Rosters};
 use crate::tracker::Tracker;
@@ -97,7 +97,7 @@ pub struct Machine {
     key: SecretKey,
     peer: Option<PeerId>,
     limits: Limits,
-    addresses: Vec<Multiaddr>,
+    profile: Profile,
     modules: HashMap<ModuleId, Module>,
 }
 
@@ -105,7 +105,13 @@ impl Machine {
     /// A machine that knows nothing yet; `key` signs this node's nominations.
     pub fn new(key: SecretKey, limits: Limits) -> Self {
         let peer = key.public().peer_id();
-        Self { key, peer, limits, addresses: Vec::new(), modules: HashMap::new() }
+        Self { key, peer, limits, profile: Profile::default(), modules: HashMap::new() }
+    }
+
+    /// With something to say of itself; addresses that come by [`Event::Addresses`] replace those of `profile`.
+    #[must_use]
+    pub fn describing(self, profile: Profile) -> Self {
+        Self { profile, ..self }
     }
 
     /// Takes one event at time `now` (seconds since the epoch).
@@ -209,7 +215,7 @@ impl Machine {
     }
 
     fn hold(&mut self, held: Held, now: u64, actions: &mut Vec<Action>) -> Judgement {
-        let (key, addresses) = (self.key.clone(), self.addresses.clone());
+        let (key, profile) = (self.key.clone(), self.profile.clone());
         let (module, bundle) = (held.bundle.module(), held.bundle.clone());
         let lasts = held.lasts();
         let Some(entry) = self.open(module, actions) else { return Judgement::Ignore };
@@ -229,16 +235,16 @@ impl Machine {
         if first {
             actions.push(Action::Provide(module));
         }
-        say(entry, &key, &addresses, now, actions);
+        say(entry, &key, &profile, now, actions);
         Judgement::Accept
     }
 
     fn release(&mut self, module: ModuleId, now: u64, actions: &mut Vec<Action>) -> Judgement {
-        let (key, addresses) = (self.key.clone(), self.addresses.clone());
+        let (key, profile) = (self.key.clone(), self.profile.clone());
         let Some(entry) = self.modules.get_mut(&module) else { return Judgement::Ignore };
         let Some(held) = &mut entry.held else { return Judgement::Ignore };
         held.coverage = Coverage::NONE;
-        say(entry, &key, &addresses, now, actions);
+        say(entry, &key, &profile, now, actions);
         entry.held = None;
         actions.push(Action::StopProviding(module));
         if !entry.watched {
@@ -335,12 +341,12 @@ impl Machine {
     }
 
     fn readdress(&mut self, addresses: Vec<Multiaddr>, now: u64, actions: &mut Vec<Action>) -> Judgement {
-        if addresses == self.addresses {
+        if addresses == self.profile.addresses {
             return Judgement::Ignore;
         }
-        self.addresses = addresses;
+        self.profile.addresses = addresses;
         for entry in self.modules.values_mut() {
-            say(entry, &self.key, &self.addresses, now, actions);
+            say(entry, &self.key, &self.profile, now, actions);
         }
         Judgement::Accept
     }
@@ -351,7 +357,7 @@ impl Machine {
             entry.track(&self.key, self.peer, now, actions);
             actions.extend(entry.rosters.lacking(now).into_iter().map(|roster| Action::WantList { roster }));
             if entry.held.as_ref().is_some_and(|held| held.is_due(now)) {
-                say(entry, &self.key, &self.addresses, now, actions);
+                say(entry, &self.key, &self.profile, now, actions);
             }
         }
         Judgement::Accept
@@ -359,9 +365,9 @@ impl Machine {
 }
 
 /// Signs and spreads the next nomination of a held module.
-fn say(entry: &mut Module, key: &SecretKey, addresses: &[Multiaddr], now: u64, actions: &mut Vec<Action>) {
+fn say(entry: &mut Module, key: &SecretKey, profile: &Profile, now: u64, actions: &mut Vec<Action>) {
     let Some(held) = &mut entry.held else { return };
-    match held.nominate(key, addresses, now) {
+    match held.nominate(key, profile, now) {
         Ok(nomination) => {
             let payload = [&[NOMINATION], nomination.bytes()].concat();
             actions.push(Action::Gossip { module: held.bundle.module(), payload });

@@ -13,7 +13,11 @@ fn said(seed: u8, change: impl Fn(&mut Nomination)) -> Event {
     let (nominator, held) = (SecretKey::from_seed([seed; 32]), bundle(1, 1));
     let mut held = Held::new(held, Coverage::WHOLE, Vec::new());
     let address = format!("/ip4/198.51.{seed}.1/tcp/4741").parse().unwrap();
-    let mut nomination = held.nominate(&nominator, &[address], NOW).unwrap().nomination().clone();
+    let mut nomination = held
+        .nominate(&nominator, &Profile { addresses: vec![address], ..Profile::default() }, NOW)
+        .unwrap()
+        .nomination()
+        .clone();
     change(&mut nomination);
     let signed = CheckedNomination::sign(&nominator, &nomination).unwrap();
     Event::Nomination { bytes: signed.bytes().to_vec(), from: signed.peer() }

@@ -12,6 +12,17 @@ const LIFETIMES: std::ops::RangeInclusive<u64> = 60..=7 * 24 * 3600;
 /// How long the word of one run lasts, seconds.
 const PASSING: u64 = 600;
 
+/// What a node says of itself with each of its nominations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// Where it listens.
+    pub addresses: Vec<Multiaddr>,
+    /// Where in the world, in the operator's words; 200 bytes at most.
+    pub region: String,
+    /// How to reach the operator; 200 bytes at most.
+    pub contact: String,
+}
+
 /// One module that this node holds.
 #[derive(Debug, Clone)]
 pub struct Held {
@@ -61,12 +72,7 @@ impl Held {
     ///
     /// # Errors
     /// The record would not be valid.
-    pub fn nominate(
-        &mut self,
-        key: &SecretKey,
-        addresses: &[Multiaddr],
-        now: u64,
-    ) -> Result<CheckedNomination, RecordError> {
+    pub fn nominate(&mut self, key: &SecretKey, profile: &Profile, now: u64) -> Result<CheckedNomination, RecordError> {
         let issued = self.said.map_or(now, |said| now.max(said + 1));
         let head = self.bundle.head();
         let nomination = Nomination {
@@ -75,11 +81,11 @@ impl Held {
             seq: head.seq,
             root: head.root,
             coverage: self.coverage,
-            addresses: addresses.iter().take(MAX_ADDRESSES).cloned().collect(),
+            addresses: profile.addresses.iter().take(MAX_ADDRESSES).cloned().collect(),
             http: self.http.iter().filter(|url| url.len() <= MAX_TEXT).take(MAX_URLS).cloned().collect(),
             rsync: Vec::new(),
-            region: String::new(),
-            contact: String::new(),
+            region: profile.region.clone(),
+            contact: profile.contact.clone(),
             issued,
             until: issued.saturating_add(self.lifetime()),
         };

@@ -26,7 +26,11 @@ fn tracked(epoch: u64, seq: u64, tracker: u8) -> CheckedBundle {
 fn said_by(number: u8, change: impl Fn(&mut Nomination)) -> CheckedNomination {
     let mut held = Held::new(tracked(0, 1, TRACKER), Coverage::WHOLE, Vec::new());
     let address = format!("/ip4/198.51.{number}.1/tcp/4741").parse().unwrap();
-    let mut nomination = held.nominate(&key(number), &[address], NOW).unwrap().nomination().clone();
+    let mut nomination = held
+        .nominate(&key(number), &Profile { addresses: vec![address], ..Profile::default() }, NOW)
+        .unwrap()
+        .nomination()
+        .clone();
     change(&mut nomination);
     CheckedNomination::sign(&key(number), &nomination).unwrap()
 }

@@ -246,6 +246,12 @@ pub struct Serve {
     /// An address others reach this node at (may be repeated)
     #[arg(long, value_name = "MULTIADDR", env = "MURMIR_EXTERNAL", value_delimiter = ' ')]
     pub external: Vec<String>,
+    /// Where in the world this node is; told with every nomination
+    #[arg(long, value_name = "TEXT", env = "MURMIR_REGION")]
+    pub region: Option<String>,
+    /// How to reach who runs this node; told with every nomination
+    #[arg(long, value_name = "TEXT", env = "MURMIR_CONTACT")]
+    pub contact: Option<String>,
     /// Serve stock rsync clients here too, by the installed rsync
     #[arg(long, value_name = "ADDR", env = "MURMIR_RSYNCD")]
     pub rsyncd: Option<SocketAddr>,

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::args::Serve;
 use super::run::{attended, rates};
 use super::screen::Screen;
-use crate::config::{Config, addresses};
+use crate::config::{Config, addresses, words};
 use crate::control::{self, Handler, Reply};
 use crate::error::{Exit, Failure};
 use crate::gateway::rsyncd::Rsyncd;
@@ -29,7 +29,15 @@ const FRESH_FOR: u64 = 14 * 24 * 3600;
 /// The node does not start.
 pub async fn serve(config: &Config, ui: &Ui, wish: &Serve) -> Result<(), Failure> {
     let mut settings = config.settings(true);
-    settings.external = addresses("--external", &wish.external)?;
+    if !wish.external.is_empty() {
+        settings.external = addresses("--external", &wish.external)?;
+    }
+    if let Some(region) = &wish.region {
+        settings.profile.region = words("--region", region)?;
+    }
+    if let Some(contact) = &wish.contact {
+        settings.profile.contact = words("--contact", contact)?;
+    }
     settings.rates = wish.bwlimit.unwrap_or_default();
     let up = settings.rates.up;
     let mut node = Running::start(settings, config).await?;

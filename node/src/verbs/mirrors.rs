@@ -10,6 +10,7 @@ use super::inspect::Target;
 use super::pass::reference;
 use super::{Event, Output};
 use crate::error::Failure;
+use crate::manifest::path::escape;
 use crate::service::Service;
 use crate::store::state::Role;
 use crate::sync::SyncError;
@@ -90,11 +91,17 @@ async fn say(row: &Row, heads: &[CheckedBundle], role: &str, now: u64, out: &Out
     let word = if row.failed { "failed here" } else { row.by };
     let age = now.saturating_sub(row.last_seen);
     let share = part * 100.0;
-    out.line(format!("{peer}  @{}  {share:.0} %  lag {lag_s} s  {rate}  {age} s ago  ({role}, {word})", said.seq))
-        .await;
+    let place = if said.region.is_empty() { String::new() } else { format!(", {}", escape(said.region.as_bytes())) };
+    out.line(format!(
+        "{peer}  @{}  {share:.0} %  lag {lag_s} s  {rate}  {age} s ago  ({role}, {word}{place})",
+        said.seq
+    ))
+    .await;
     out.say(Event::Row(json!({
         "peer_id": peer.to_string(),
         "role": role,
+        "region": said.region,
+        "contact": said.contact,
         "seq": said.seq,
         "lag": newest.saturating_sub(said.seq),
         "lag_s": lag_s,

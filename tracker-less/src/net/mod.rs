@@ -48,6 +48,7 @@ use self::{
 use crate::{
     book::Mirror,
     machine::{self, Judgement},
+    nominate::Profile,
     record::{CheckedBundle, CheckedNomination, CheckedRoster, ModuleId, RosterList, SecretKey},
     tracker::Probe,
 };
@@ -87,6 +88,8 @@ pub struct Config {
     pub listen: Vec<Multiaddr>,
     /// Further addresses at which others reach this node.
     pub external: Vec<Multiaddr>,
+    /// What the node says of itself; its addresses find themselves.
+    pub profile: Profile,
     /// Peers that the user named: dialled at start, and again when nobody is connected. `/p2p/` is optional.
     pub peers: Vec<Multiaddr>,
     /// Peers of earlier runs: dialled at start.

@@ -129,7 +129,7 @@ impl Run {
         let now = Instant::now();
         let mut run = Self {
             swarm,
-            machine: Machine::new(config.key, Limits::default()),
+            machine: Machine::new(config.key, Limits::default()).describing(config.profile),
             seed,
             deaf: Vec::new(),
             _taking: taking,

@@ -36,6 +36,7 @@ fn config(seed: u8, dht: DhtMode, peers: Vec<Multiaddr>) -> Config {
         key: SecretKey::from_seed([seed; 32]),
         listen: vec![TCP.parse().unwrap()],
         external: Vec::new(),
+        profile: Profile::default(),
         peers,
         cached: Vec::new(),
         narrow: false,
