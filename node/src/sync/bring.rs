@@ -70,12 +70,12 @@ impl Bringing<'_> {
         let arriving = Arc::new(Arriving::new(report.bundle.clone(), Arc::clone(self.stage), &wants));
         shelf.heard_of(&report.bundle);
         shelf.set_arriving(module, Some(Arc::clone(&arriving)));
-        let (stage, progress) = (Arc::clone(self.stage), Arc::clone(self.progress));
-        let download = blocking(move || Download::new(module, root, stage, wants, arriving, progress)).await?;
+        let (stage, progress, pace) = (Arc::clone(self.stage), Arc::clone(self.progress), self.request.pace.clone());
+        let download = blocking(move || Download::new(module, root, stage, wants, arriving, progress, pace)).await?;
         let start = Instant::now();
         let trackers = report.bundle.charter().trackers.clone();
         let download = download.among(&self.node.swarm.peer_id());
-        let download = download.paced(self.request.pace.clone(), self.pulse.clone());
+        let download = download.pulsing(self.pulse.clone());
         let download = download.choosing(self.request.choice, trackers);
         // On the heap: with everything around it, it would be too large for the stack of a worker.
         let download = Box::pin(download.run(sources, finder));

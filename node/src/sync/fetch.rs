@@ -90,8 +90,8 @@ pub struct Download {
 }
 
 impl Download {
-    /// Prepares a download of `wants` of the tree under `root`. What the stage holds already, whole or in part, is not asked
-    /// for again.
+    /// Prepares a download of `wants` of the tree under `root`, at a pace if one is given. What the stage holds already, whole or
+    /// in part, is not asked for again.
     ///
     /// # Errors
     /// The stage fails.
@@ -102,8 +102,9 @@ impl Download {
         wants: Vec<Want>,
         arriving: Arc<Arriving>,
         progress: Arc<Progress>,
+        pace: Option<Pace>,
     ) -> Result<Self, SyncError> {
-        let jobs = jobs::cut(&stage, wants)?;
+        let jobs = jobs::cut(&stage, wants, pace.as_ref().map(Pace::rate))?;
         let pieces: Vec<Piece> = jobs.iter().map(Job::piece).collect();
         progress.total.store(pieces.iter().map(|piece| piece.bytes).sum(), Ordering::Relaxed);
         let mut open: HashMap<ContentId, usize> = HashMap::new();
@@ -131,16 +132,16 @@ impl Download {
             rounds: 0,
             arriving,
             progress,
-            pace: None,
+            pace,
             pulse: Pulse::default(),
             reserve: Reserve::default(),
         })
     }
 
-    /// At a pace, if any.
+    /// Told to whoever feels whether anything comes.
     #[must_use]
-    pub fn paced(self, pace: Option<Pace>, pulse: Pulse) -> Self {
-        Self { pace, pulse, ..self }
+    pub fn pulsing(self, pulse: Pulse) -> Self {
+        Self { pulse, ..self }
     }
 
     /// As one of perhaps several that bring the same tree at once.

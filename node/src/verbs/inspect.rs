@@ -138,7 +138,7 @@ async fn copy_out(reference: &Reference, opened: Opened, want: Want, own: &Dir, 
     let (id, wants, root) = (want.id, vec![want], *bundle.root());
     let arriving = Arc::new(Arriving::new(bundle, Arc::clone(&stage), &wants));
     let progress = Arc::new(Progress::default());
-    let download = Download::new(reference.module.id, root, Arc::clone(&stage), wants, arriving, progress)?;
+    let download = Download::new(reference.module.id, root, Arc::clone(&stage), wants, arriving, progress, None)?;
     download.run(sources, &mut finder).await?;
     let mut file = stage.open_file(&id).map_err(SyncError::from)?;
     let mut buffer = vec![0; CHUNK];

@@ -45,6 +45,11 @@ impl Pace {
         Self(Arc::new(Mutex::new(Throttle::new(rate, Instant::now()))))
     }
 
+    /// Bytes per second.
+    pub fn rate(&self) -> u64 {
+        self.lock().rate
+    }
+
     /// How long nothing more may move.
     pub fn wait(&self) -> Duration {
         self.lock().wait(Instant::now())

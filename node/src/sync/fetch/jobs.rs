@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::SMALL;
 use crate::manifest::ContentId;
+use crate::store::outboard::GROUP;
 use crate::store::stage::Stage;
 use crate::sync::SyncError;
 use crate::sync::pick::Piece;
@@ -11,6 +12,8 @@ use crate::sync::plan::Want;
 
 /// Most payload bytes of one request.
 const PIECE: u64 = 1 << 20;
+/// Under a limit, a request asks for what comes in a quarter of a second, but for this at least.
+const LEAST_PIECE: u64 = 64 << 10;
 /// Most small files of one request.
 const BATCH_ITEMS: usize = 1024;
 
@@ -47,8 +50,14 @@ impl Job {
     }
 }
 
+/// Most payload bytes of one request where `rate` bytes may come per second: what is asked for comes at full speed.
+fn piece(rate: Option<u64>) -> u64 {
+    rate.map_or(PIECE, |rate| (rate / 4).clamp(LEAST_PIECE, PIECE) / GROUP * GROUP)
+}
+
 /// Cuts the wants into requests: small ones together, large ones by range.
-pub(super) fn cut(stage: &Stage, wants: Vec<Want>) -> Result<Vec<Job>, SyncError> {
+pub(super) fn cut(stage: &Stage, wants: Vec<Want>, rate: Option<u64>) -> Result<Vec<Job>, SyncError> {
+    let piece = piece(rate);
     let mut jobs = Vec::new();
     let mut batch = Vec::new();
     let mut batched = 0;
@@ -57,10 +66,10 @@ pub(super) fn cut(stage: &Stage, wants: Vec<Want>) -> Result<Vec<Job>, SyncError
             continue;
         }
         if want.size > SMALL {
-            cut_large(stage, &want, &mut jobs)?;
+            cut_large(stage, &want, piece, &mut jobs)?;
             continue;
         }
-        if batch.len() >= BATCH_ITEMS || batched + want.size > PIECE {
+        if batch.len() >= BATCH_ITEMS || batched + want.size > piece {
             jobs.push(Job::Batch(std::mem::take(&mut batch)));
             batched = 0;
         }
@@ -74,9 +83,9 @@ pub(super) fn cut(stage: &Stage, wants: Vec<Want>) -> Result<Vec<Job>, SyncError
 }
 
 /// What is missing of a large content: all of it, or what a former run left open.
-fn cut_large(stage: &Stage, want: &Want, jobs: &mut Vec<Job>) -> Result<(), SyncError> {
+fn cut_large(stage: &Stage, want: &Want, piece: u64, jobs: &mut Vec<Job>) -> Result<(), SyncError> {
     if !stage.has_partial(&want.id) {
-        cut_range(want, 0..want.size, jobs);
+        cut_range(want, 0..want.size, piece, jobs);
         return Ok(());
     }
     let partial = stage.partial(&want.id, want.size)?;
@@ -85,17 +94,27 @@ fn cut_large(stage: &Stage, want: &Want, jobs: &mut Vec<Job>) -> Result<(), Sync
         stage.finish(&partial)?;
     }
     for range in missing {
-        cut_range(want, range, jobs);
+        cut_range(want, range, piece, jobs);
     }
     Ok(())
 }
 
-/// Cuts one missing range at multiples of [`PIECE`].
-fn cut_range(want: &Want, missing: Range<u64>, jobs: &mut Vec<Job>) {
+/// Cuts one missing range at multiples of `piece`.
+fn cut_range(want: &Want, missing: Range<u64>, piece: u64, jobs: &mut Vec<Job>) {
     let mut start = missing.start;
     while start < missing.end {
-        let end = ((start / PIECE + 1) * PIECE).min(missing.end);
+        let end = ((start / piece + 1) * piece).min(missing.end);
         jobs.push(Job::Part { want: want.clone(), range: start..end });
         start = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn under_a_limit_requests_are_of_a_quarter_of_a_second() {
+        assert_eq!([None, Some(1 << 30), Some(400 << 10), Some(1)].map(piece), [PIECE, PIECE, 96 << 10, LEAST_PIECE]);
     }
 }
