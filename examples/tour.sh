@@ -15,6 +15,7 @@ say() { printf '\n== %s\n' "$*"; }
 # node NAME ARGS...: a node in the background; its address goes to $work/NAME.address.
 node() {
     name=$1; shift
+    : >"$work/$name.out"
     "$murmir" --state-dir "$work/$name" --listen /ip4/127.0.0.1/tcp/0 "$@" serve >"$work/$name.out" &
     pids="$pids $!"; echo $! >"$work/$name.pid"
     while ! grep -q '^listening ' "$work/$name.out"; do sleep 0.1; done
