@@ -10,6 +10,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches};
 
 use super::args::Command;
+use super::foreign::OURS;
 use super::transfer::Habit;
 use crate::error::{Exit, Failure};
 use crate::options::{OwnOptions, TransferOptions};
@@ -19,8 +20,8 @@ use crate::sync::dest::OWN_DIR;
 const RSYNC: &str = "rsync";
 /// A swarm that has gone silent sends all of its clients to the origin: they wait up to so long, each its own time.
 const MAX_DELAY: Duration = Duration::from_secs(5);
-/// Flags that rsync does not have, as clap knows them.
-const OURS: &[&str] = &[
+/// Flags of a pull that rsync does not have either, as clap knows them.
+const PULLS: &[&str] = &[
     "regex",
     "accept_new",
     "max_age",
@@ -40,24 +41,16 @@ const OURS: &[&str] = &[
     "error_on_no_transfer",
     "watch",
     "url",
-    "explain",
-    "places",
     "reference",
     "dest",
     "origin",
     "web_seed",
-    "state_dir",
-    "listen",
-    "peer",
-    "bootstrap",
-    "config",
-    "json",
-    "no_dht",
-    "mdns",
-    "name_server",
-    "no_node",
     "help",
 ];
+
+fn is_ours(id: &str) -> bool {
+    OURS.contains(&id) || PULLS.contains(&id)
+}
 
 /// An rsync command line in waiting.
 #[derive(Debug, Clone)]
@@ -201,7 +194,7 @@ fn given(matches: &ArgMatches) -> Vec<OsString> {
     let command = super::command();
     let Some(verb) = command.find_subcommand("rsync") else { return Vec::new() };
     let mut words: Vec<(usize, OsString)> = Vec::new();
-    for arg in verb.get_arguments().filter(|arg| !OURS.contains(&arg.get_id().as_str())) {
+    for arg in verb.get_arguments().filter(|arg| !is_ours(arg.get_id().as_str())) {
         let id = arg.get_id().as_str();
         let on_line = matches.try_contains_id(id).is_ok() && matches.value_source(id) == Some(ValueSource::CommandLine);
         let Some(indices) = matches.indices_of(id).filter(|_| on_line) else { continue };

@@ -118,8 +118,8 @@ const FLAGS: &[Flag] = &[
     ("checksum-seed", None, true, SEED),
 ];
 
-/// What is no flag of rsync's.
-const OURS: [&str; 12] = [
+/// What every command here has, and rsync has not.
+pub(super) const OURS: [&str; 12] = [
     "places",
     "explain",
     "state_dir",

@@ -202,12 +202,7 @@ async fn into(
     let Resolved { bundle, mut sources, newest } = resolved;
     check_rollback(node, request, &target, &bundle)?;
     finder.admit(request.choice.origin, &bundle, &mut sources);
-    let is_there = |seed: &&Arc<WebSeed>| {
-        sources.iter().any(|source| source.supply.web().is_some_and(|one| Arc::ptr_eq(one, seed)))
-    };
-    let more: Vec<Source> =
-        seeds.given().iter().filter(|seed| !is_there(seed)).map(|seed| Source::web(seed, None)).collect();
-    sources.extend(more);
+    add_given(&seeds, &mut sources);
     finder.suffices(placed.as_ref() == Some(bundle.root()));
     let roots = (*bundle.root(), placed.filter(|_| request.delta));
     let mut count = PageCount::default();
@@ -263,6 +258,16 @@ async fn into(
 fn search(node: &Arc<Node>, request: &Request, seeds: &Arc<Seeds>, stands: bool) -> Finder {
     let (module, hints) = (request.module.clone(), request.hints.clone());
     Finder::with_seeds(Arc::clone(node), module, hints, Arc::clone(seeds), request.narrow && stands)
+}
+
+/// The web servers that the user named take part, whether they showed a head or not.
+fn add_given(seeds: &Seeds, sources: &mut Vec<Source>) {
+    let is_there = |seed: &&Arc<WebSeed>| {
+        sources.iter().any(|source| source.supply.web().is_some_and(|one| Arc::ptr_eq(one, seed)))
+    };
+    let more: Vec<Source> =
+        seeds.given().iter().filter(|seed| !is_there(seed)).map(|seed| Source::web(seed, None)).collect();
+    sources.extend(more);
 }
 
 /// Looks at the destination off the event loop: where the module has something, or everywhere.
