@@ -9,8 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{self as sys, AtFlags, Mode, OFlags, Timespec, Timestamps};
-use rustix::io::Errno;
+use rustix::io::{Errno, read};
 
 #[cfg(test)]
 pub(crate) mod fault;
@@ -407,6 +408,21 @@ impl Dir {
     fn join(&self, name: &[u8]) -> PathBuf {
         self.path.join(OsStr::from_bytes(name))
     }
+}
+
+/// All of a file that should have `size` bytes, or more than that many if it has more: one call to the system for most.
+pub fn read_small(file: &File, size: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(size.saturating_add(1));
+    while bytes.len() <= size {
+        let room = bytes.capacity() - bytes.len();
+        match read(file, spare_capacity(&mut bytes)) {
+            // A regular file gives less only at its end.
+            Ok(count) if count < room => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(bytes)
 }
 
 /// Copies all of `from` to the empty file `to`, sharing the blocks where the file system can.

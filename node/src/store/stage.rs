@@ -2,7 +2,7 @@
 //! `stage/<id>` whole files, `stage/<id>.part` with `stage/<id>.obao16` partial ones, `old/<id>.<since>` superseded
 //! ones, `outboards/<id>.obao`. Nothing here is trusted after a restart: whole files are hashed, partial ones verified.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -23,6 +23,9 @@ const PART: &str = ".part";
 const HASHES: &str = ".obao16";
 /// Suffix of a small file while it is written a second time.
 const TEMPORARY: &str = ".tmp";
+
+/// Bytes of one partial file, or of small files together, that wait for the disk.
+const WRITE_BACK: u64 = 64 << 20;
 
 /// Staging that failed.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +70,8 @@ pub struct Stage {
     kept: Mutex<BTreeMap<[u8; 32], Old>>,
     /// Small files written a second time, to tell their temporary names apart.
     copies: AtomicU64,
+    /// Bytes of small files since the disk was last told to write.
+    unwritten: AtomicU64,
 }
 
 impl Stage {
@@ -90,7 +95,14 @@ impl Stage {
                 None => discard(&old, &name, kind)?,
             }
         }
-        Ok(Self { stage, old, outboards, kept: Mutex::new(kept), copies: AtomicU64::new(0) })
+        Ok(Self {
+            stage,
+            old,
+            outboards,
+            kept: Mutex::new(kept),
+            copies: AtomicU64::default(),
+            unwritten: AtomicU64::default(),
+        })
     }
 
     /// Stages a small file from all of its bytes.
@@ -129,7 +141,17 @@ impl Stage {
     fn fill(&self, mut file: File, name: &str, bytes: &[u8], attributes: Attributes) -> Result<(), StageError> {
         let failed = |e| FileError::new("write", &self.stage.path().join(name), e);
         file.write_all(bytes).map_err(failed)?;
-        Ok(attributes.give(&file).map_err(failed)?)
+        attributes.give(&file).map_err(failed)?;
+        Ok(self.write_back(bytes.len() as u64)?)
+    }
+
+    /// Has the disk write while the network still brings: the sync at the end then finds little to do.
+    fn write_back(&self, written: u64) -> Result<(), FileError> {
+        if self.unwritten.fetch_add(written, Ordering::Relaxed) + written < WRITE_BACK {
+            return Ok(());
+        }
+        self.unwritten.store(0, Ordering::Relaxed);
+        self.stage.sync_fs()
     }
 
     /// Opens the partial file `id` of `size` bytes, with what is left of it from before, or a new one. At most one at
@@ -154,6 +176,12 @@ impl Stage {
     /// Whether `id` is staged whole.
     pub fn complete(&self, id: &ContentId) -> bool {
         self.stage.stat(id.hex()).is_ok_and(|stat| stat.kind == Kind::File)
+    }
+
+    /// All that is staged whole.
+    pub fn whole(&self) -> Result<HashSet<ContentId>, FileError> {
+        let entries = self.stage.entries()?.into_iter().filter(|(_, kind)| *kind == Kind::File);
+        Ok(entries.filter_map(|(name, _)| ContentId::from_hex(&name)).collect())
     }
 
     /// Whether a former run left a part of `id`.

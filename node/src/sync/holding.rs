@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
-use std::io::Read;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,9 +19,9 @@ use crate::manifest::entry::Node as Kind;
 use crate::manifest::path::TreePath;
 use crate::manifest::select::Selector;
 use crate::manifest::walk::Walk;
-use crate::store::files::{Dir, Kind as FileKind};
+use crate::store::files::{Dir, Kind as FileKind, read_small};
 use crate::store::index::Index;
-use crate::store::locate::locate;
+use crate::store::locate::{DirCache, locate};
 use crate::store::outboard::{self, Outboard};
 use crate::store::proof::{self, ProofError};
 use crate::store::stage::Stage;
@@ -67,6 +66,8 @@ pub struct Holding {
     damaged: Mutex<BTreeSet<ContentId>>,
     cache: Mutex<VecDeque<(ContentId, Arc<Outboard>)>>,
     anchored: Anchored,
+    /// The directories of the small file that was opened last.
+    dirs: Mutex<DirCache>,
 }
 
 impl Holding {
@@ -98,7 +99,8 @@ impl Holding {
         }
         let whole = *select == Selector::all();
         let (damaged, cache, anchored) = (Mutex::new(bad), Mutex::default(), Anchored::default());
-        Ok(Self { bundle, ground, contents, whole, damaged, cache, anchored })
+        let dirs = Mutex::new(DirCache::new(ground.root.clone()));
+        Ok(Self { bundle, ground, contents, whole, damaged, cache, anchored, dirs })
     }
 
     /// Paths of damaged files, sorted.
@@ -162,9 +164,15 @@ impl Holding {
     /// A whole file of at most [`WINDOW`] bytes, verified.
     fn whole(&self, id: &ContentId, size: u64) -> Option<Vec<u8>> {
         let length = usize::try_from(size.min(WINDOW)).ok()?;
-        let mut bytes = Vec::with_capacity(length);
-        let read = self.open(id)?.take(size.min(WINDOW) + 1).read_to_end(&mut bytes);
-        (read.is_ok() && bytes.len() as u64 == size && proof::verify_small(id, &bytes)).then_some(bytes)
+        let read = |file: File| {
+            let bytes = read_small(&file, length).ok()?;
+            (bytes.len() as u64 == size && proof::verify_small(id, &bytes)).then_some(bytes)
+        };
+        self.open_near(id).and_then(read).or_else(|| {
+            // Another directory may stand there by now.
+            lock(&self.dirs).clear();
+            read(self.open(id)?)
+        })
     }
 
     /// The content whose id begins like this, of `size` bytes: of the generation or a superseded one.
@@ -246,6 +254,17 @@ impl Holding {
             return None;
         }
         let (dir, name) = locate(&self.ground.root, &place.path).ok()?;
+        dir.open_file(&name).ok()
+    }
+
+    /// Opens a file in the directory that the one before was in, or from there on: neighbours are asked for together.
+    fn open_near(&self, id: &ContentId) -> Option<File> {
+        let place = self.contents.get(id).filter(|_| !lock(&self.damaged).contains(id))?;
+        let (dir, name) = {
+            let mut dirs = lock(&self.dirs);
+            let (dir, name) = dirs.locate(&place.path).ok()?;
+            (dir.clone(), name)
+        };
         dir.open_file(&name).ok()
     }
 

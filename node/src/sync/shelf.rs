@@ -1,7 +1,6 @@
 //! Everything that this node hands out: complete generations, and what a running pass has verified so far.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::Read;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -15,6 +14,7 @@ use super::fetch::SMALL;
 use super::holding::Holding;
 use super::plan::Want;
 use crate::manifest::ContentId;
+use crate::store::files::read_small;
 use crate::store::index::Index;
 use crate::store::outboard::PAIR;
 use crate::store::proof;
@@ -102,8 +102,7 @@ impl Arriving {
     fn small(&self, short: &Short, size: u64) -> Option<Vec<u8>> {
         let mut like = self.numbers.range(short.least()..).map(|(id, _)| id).take_while(|id| short.begins(id));
         like.find_map(|id| {
-            let mut bytes = Vec::new();
-            self.open(id)?.take(size.min(SMALL) + 1).read_to_end(&mut bytes).ok()?;
+            let bytes = read_small(&self.open(id)?, usize::try_from(size.min(SMALL)).ok()?).ok()?;
             (bytes.len() as u64 == size && proof::verify_small(id, &bytes)).then_some(bytes)
         })
     }

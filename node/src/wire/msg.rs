@@ -267,6 +267,11 @@ impl Parts {
         self.bulk.extend_from_slice(part.unwrap_or_default());
     }
 
+    /// No slot yet, and memory for `bytes` in them.
+    pub fn with_room(bytes: u64) -> Self {
+        Self { bulk: Vec::with_capacity(usize::try_from(bytes).unwrap_or(0)), ..Self::default() }
+    }
+
     /// A single slot.
     pub fn one(part: Option<Vec<u8>>) -> Self {
         let sizes = vec![part.as_ref().map(|bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX))];

@@ -291,8 +291,9 @@ fn answer(request: Message, provider: &dyn Provider, peer: PeerId) -> Message {
             Message::Range(Parts::one(provider.range(&module, &get.id, get.size, range)).pack())
         }
         Message::GetBatch(get) => {
+            let total = get.files.iter().fold(0u64, |total, (_, size)| total.saturating_add(*size));
             let files = get.files.iter().map(|(id, size)| provider.small(&module, id, *size));
-            Message::Batch(fitting(files).pack())
+            Message::Batch(fitting_into(Parts::with_room(total.min(rules::MAX_BATCH)), files).pack())
         }
         Message::GetHave(get) => Message::Have(provider.have(&module, &get.root).bounded()),
         Message::GetPagePatches(get) => Message::PagePatches(provider.page_patches(&module, &get.pages)),
@@ -326,8 +327,11 @@ fn module_of(request: &Message) -> Option<ModuleId> {
 
 /// As many parts, from the first on, as one answer holds.
 fn fitting(parts: impl Iterator<Item = Option<Vec<u8>>>) -> Parts {
+    fitting_into(Parts::default(), parts)
+}
+
+fn fitting_into(mut fitting: Parts, parts: impl Iterator<Item = Option<Vec<u8>>>) -> Parts {
     let cap = usize::try_from(rules::MAX_BATCH).unwrap_or(usize::MAX);
-    let mut fitting = Parts::default();
     for part in parts {
         let size = part.as_ref().map_or(0, Vec::len);
         if !fitting.sizes().is_empty() && fitting.bytes().saturating_add(size) > cap {

@@ -12,14 +12,11 @@ use bao_tree::io::sync::{encode_ranges_validated, valid_ranges};
 use bao_tree::{BaoTree, ByteRanges, ChunkRanges};
 use rustix::io::{Errno, pwritev};
 
-use super::{HASHES, PART, StageError, remove};
+use super::{HASHES, PART, StageError, WRITE_BACK, remove};
 use crate::manifest::ContentId;
 use crate::store::files::{Dir, FileError};
 use crate::store::outboard::{self, GROUP, Outboard, PAIR, WIDE_GROUP};
 use crate::store::proof::{BLOCK, ProofError, Verified, check_range, chunks, verify_small};
-
-/// Bytes of one file that wait for the disk.
-const WRITE_BACK: u64 = 64 << 20;
 
 /// A partial file. Data are written before the hashes above them and both are verified again when it is opened, so a
 /// crash at any point costs only what was in flight.

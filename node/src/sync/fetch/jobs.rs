@@ -57,12 +57,12 @@ fn piece(rate: Option<u64>) -> u64 {
 
 /// Cuts the wants into requests: small ones together, large ones by range.
 pub(super) fn cut(stage: &Stage, wants: Vec<Want>, rate: Option<u64>) -> Result<Vec<Job>, SyncError> {
-    let piece = piece(rate);
+    let (piece, staged) = (piece(rate), stage.whole()?);
     let mut jobs = Vec::new();
     let mut batch = Vec::new();
     let mut batched = 0;
     for want in wants {
-        if stage.complete(&want.id) {
+        if staged.contains(&want.id) {
             continue;
         }
         if want.size > SMALL {
