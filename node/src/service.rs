@@ -381,10 +381,20 @@ async fn hold(node: &Arc<Node>, module: &ModuleRef) -> Result<(), SyncError> {
     let registration = marks.registration()?.filter(|registration| !registration.withdrawn);
     let (Some(registration), Some(bundle)) = (registration, placed_bundle(&marks)?) else { return Ok(()) };
     let damaged = marks.damaged()?;
-    let (shared, module_id) = (Arc::clone(node), module.id);
-    let work = move || load(&shared, module_id, &registration, bundle, &damaged);
-    let holding = tokio::task::spawn_blocking(work).await;
-    let holding = Arc::new(holding.map_err(|error| SyncError::Worker { reason: error.to_string() })??);
+    let select = selected(&registration)?;
+    let (directory, http) = (&registration.directory, &registration.http);
+    let is_same = |held: &Arc<Holding>| {
+        held.is_of(&bundle, &select, &damaged) && (&held.ground.path, &held.ground.http) == (directory, http)
+    };
+    let holding = match node.shelf.holding(&module.id).filter(is_same) {
+        Some(holding) => holding,
+        None => {
+            let (shared, module_id) = (Arc::clone(node), module.id);
+            let work = move || load(&shared, module_id, &registration, &select, bundle, &damaged);
+            let holding = tokio::task::spawn_blocking(work).await;
+            Arc::new(holding.map_err(|error| SyncError::Worker { reason: error.to_string() })??)
+        }
+    };
     let hold = holding.event();
     node.shelf.put(holding);
     let mut watch = None;
@@ -403,6 +413,7 @@ fn load(
     node: &Node,
     module: ModuleId,
     registration: &Registration,
+    select: &Selector,
     bundle: CheckedBundle,
     damaged: &[Vec<u8>],
 ) -> Result<Holding, SyncError> {
@@ -417,8 +428,7 @@ fn load(
             (own.child_or_make("outboards")?, Some(Arc::new(stage)))
         }
     };
-    let select = selected(registration)?;
-    Holding::load(&node.index, bundle, &select, Ground { path, root, outboards, stage, http }, damaged)
+    Holding::load(&node.index, bundle, select, Ground { path, root, outboards, stage, http }, damaged)
 }
 
 /// What of its module a registration holds.

@@ -1,5 +1,7 @@
 //! Regular expressions over paths, that also tell which directories cannot hold a match: their pages are never fetched.
 
+use std::fmt;
+
 use regex_automata::dfa::{Automaton, dense};
 use regex_automata::util::{start, syntax};
 use regex_automata::{Anchored, MatchKind};
@@ -20,10 +22,16 @@ pub struct RegexError {
 
 /// An expression that matches anywhere in a path unless it is anchored. Bytes that are not UTF-8 match only where the
 /// expression turns Unicode off, `(?-u)`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PathRegex {
     text: String,
     automaton: dense::DFA<Vec<u32>>,
+}
+
+impl fmt::Debug for PathRegex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
+    }
 }
 
 impl PartialEq for PathRegex {

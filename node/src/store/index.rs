@@ -12,6 +12,7 @@ use cid::Cid;
 use serde_bytes::ByteArray;
 
 use super::files::Stamp;
+use super::glance::Seen;
 use super::lock::{Lock, LockError};
 use crate::manifest::ContentId;
 use crate::manifest::path::{Name, TreePath};
@@ -29,6 +30,9 @@ const PAGE_CID: [u8; 4] = [1, 0x71, 0x1e, 32];
 const CONTENT: u8 = b'c';
 /// First byte of the key of a directory's row; BLAKE3 of the tree's key and the path follow.
 const STATS: u8 = b's';
+
+/// First byte of the key of what a tree came to; BLAKE3 of the tree's key follows.
+const SEEN: u8 = b'g';
 
 /// An index that cannot be used, not even as a new one.
 #[derive(Debug, thiserror::Error)]
@@ -204,6 +208,17 @@ impl Index {
         self.put(rows?)
     }
 
+    /// What the tree called `tree` came to when it was last looked at closely.
+    pub fn seen(&self, tree: &[u8]) -> Result<Option<Seen>, IndexError> {
+        Ok(self.get(&seen_key(tree))?.and_then(|bytes| serde_ipld_dagcbor::from_slice(&bytes).ok()))
+    }
+
+    /// Replaces it.
+    pub fn put_seen(&self, tree: &[u8], seen: &Seen) -> Result<(), IndexError> {
+        let bytes = serde_ipld_dagcbor::to_vec(seen);
+        self.put([(seen_key(tree), bytes.map_err(|error| IndexError::Database { what: error.to_string() })?)])
+    }
+
     /// Makes everything put so far durable.
     pub fn flush(&self) -> Result<(), IndexError> {
         match &self.rows {
@@ -250,6 +265,10 @@ fn page_key(cid: &Cid) -> Vec<u8> {
 
 fn stats_key(tree: &[u8], path: &TreePath) -> Vec<u8> {
     [&[STATS], blake3::hash(tree).as_bytes().as_slice(), path.as_bytes()].concat()
+}
+
+fn seen_key(tree: &[u8]) -> Vec<u8> {
+    [&[SEEN], blake3::hash(tree).as_bytes().as_slice()].concat()
 }
 
 /// An empty directory has an empty row.

@@ -1,6 +1,7 @@
 //! The disk: files, outboards, index, scan, state.
 
 pub mod files;
+pub mod glance;
 pub mod index;
 pub mod locate;
 pub mod lock;

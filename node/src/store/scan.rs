@@ -27,7 +27,7 @@ const TICK: i128 = 50_000_000;
 /// Problems kept by name; more are only counted.
 const MAX_PROBLEMS: usize = 100_000;
 /// Our own directory at the root, not part of the tree.
-const OWN: &[u8] = b".murmir";
+pub(super) const OWN: &[u8] = b".murmir";
 /// Set-id bits are not scanned: `mode` is rwx three times and sticky.
 const MODE: u16 = 0o1777;
 
@@ -40,6 +40,9 @@ pub trait Hasher: Sync {
     fn hash(&self, file: &File, stat: &Stat) -> io::Result<ContentId>;
 }
 
+/// Whether a path (a directory if the flag is set) is part of a tree.
+pub type Wanted<'a> = dyn Fn(&TreePath, bool) -> bool + Sync + 'a;
+
 /// What a scan is to do.
 pub struct Scan<'a> {
     /// The top of the tree.
@@ -49,7 +52,7 @@ pub struct Scan<'a> {
     /// Whether files that the hasher does not know are read.
     pub read: bool,
     /// Whether a path (a directory if the flag is set) is part of the tree; a refused directory is not entered.
-    pub wanted: &'a (dyn Fn(&TreePath, bool) -> bool + Sync),
+    pub wanted: &'a Wanted<'a>,
     /// The time now, in nanoseconds since the epoch.
     pub started: i64,
 }
@@ -247,7 +250,7 @@ impl Scan<'_> {
                     _ if self.read => self.content(dir, &bytes).map(|(stat, id)| (stat, Some(id))).map_err(problem)?,
                     _ => (stat, None),
                 };
-                (stat, ScannedNode::File { id, racy: self.is_racy(&stat.stamp) }, None)
+                (stat, ScannedNode::File { id, racy: is_racy(&stat.stamp, self.started) }, None)
             }
         };
         Ok(Some((ScannedEntry { name, mode: stat.mode & MODE, stat, node }, below)))
@@ -268,10 +271,6 @@ impl Scan<'_> {
             }
         }
         Err(ProblemKind::Changed)
-    }
-
-    fn is_racy(&self, stamp: &Stamp) -> bool {
-        stamp.mtime.max(stamp.ctime) >= self.started.saturating_sub(GRANULARITY)
     }
 }
 
@@ -359,6 +358,11 @@ fn without(mut dir: ScannedDir, mut removed: Vec<usize>) -> ScannedDir {
         dir.entries.retain(|_| number.next().is_some_and(|n| removed.binary_search(&n).is_err()));
     }
     dir
+}
+
+/// True if the file changed so lately before the scan that it may change again and leave the same state.
+pub(super) fn is_racy(stamp: &Stamp, started: i64) -> bool {
+    stamp.mtime.max(stamp.ctime) >= started.saturating_sub(GRANULARITY)
 }
 
 /// True if the file changed so lately that it may have changed since without showing it.

@@ -48,6 +48,8 @@ pub struct Found {
     pub tree: LocalTree,
     /// What tells one state of a file from another.
     pub stamps: HashMap<TreePath, Stamp>,
+    /// Directories of which the index knows something else.
+    pub unknown: HashSet<TreePath>,
 }
 
 impl Found {
@@ -205,14 +207,15 @@ impl Destination {
             })
             .collect();
         for (path, content) in hashed {
+            found.unknown.extend(path.parent());
             if let Some(Local { kind: LocalKind::File { id, .. }, .. }) = found.tree.get_mut(&path) {
                 *id = Some(content);
             }
         }
     }
 
-    /// Writes down the state of every file whose content is known, for the next pass: of what was placed, and of what still
-    /// stands as it was found.
+    /// Writes down the state of the files in `dirs` whose content is known, for the next pass: of what was placed, and of what
+    /// still stands as it was found.
     ///
     /// # Errors
     /// The directory or the index fails.
@@ -221,10 +224,13 @@ impl Destination {
         index: &Index,
         placed: &HashMap<TreePath, (ContentId, u64)>,
         found: &Found,
+        dirs: &HashSet<TreePath>,
     ) -> Result<(), SyncError> {
+        let ways: HashSet<TreePath> =
+            dirs.iter().flat_map(|dir| std::iter::successors(Some(dir.clone()), TreePath::parent)).collect();
+        let enters = |path: &TreePath, is_dir: bool| !is_dir || ways.contains(path);
         let nothing = Known { index, tree: b"" };
-        let all = |_: &TreePath, _: bool| true;
-        let scan = Scan { root: &self.root, hasher: &nothing, read: false, wanted: &all, started: nanos_now() };
+        let scan = Scan { root: &self.root, hasher: &nothing, read: false, wanted: &enters, started: nanos_now() };
         let id = |path: &TreePath, stamp: &Stamp| match placed.get(path) {
             Some((id, size)) => (*size == stamp.size).then_some(*id),
             None => found.id(path, stamp),
@@ -272,6 +278,9 @@ impl Hasher for Known<'_> {
 
 /// Flattens a scanned directory.
 fn collect(dir: &ScannedDir, at: &TreePath, found: &mut Found) {
+    if !dir.known {
+        found.unknown.insert(at.clone());
+    }
     for entry in &dir.entries {
         let Ok(path) = at.join(&entry.name) else { continue };
         let stamp = entry.stat.stamp;

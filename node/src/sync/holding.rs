@@ -62,7 +62,7 @@ pub struct Holding {
     /// Where it is.
     pub ground: Ground,
     contents: BTreeMap<ContentId, Place>,
-    whole: bool,
+    select: Selector,
     damaged: Mutex<BTreeSet<ContentId>>,
     cache: Mutex<VecDeque<(ContentId, Arc<Outboard>)>>,
     anchored: Anchored,
@@ -97,10 +97,10 @@ impl Holding {
             }
             contents.entry(id).or_insert(Place { path, size, number: item.number });
         }
-        let whole = *select == Selector::all();
-        let (damaged, cache, anchored) = (Mutex::new(bad), Mutex::default(), Anchored::default());
+        let (select, damaged) = (select.clone(), Mutex::new(bad));
+        let (cache, anchored) = (Mutex::default(), Anchored::default());
         let dirs = Mutex::new(DirCache::new(ground.root.clone()));
-        Ok(Self { bundle, ground, contents, whole, damaged, cache, anchored, dirs })
+        Ok(Self { bundle, ground, contents, select, damaged, cache, anchored, dirs })
     }
 
     /// Paths of damaged files, sorted.
@@ -110,6 +110,14 @@ impl Holding {
             damaged.iter().filter_map(|id| self.contents.get(id)).map(|at| at.path.clone()).collect();
         paths.sort();
         paths
+    }
+
+    /// Whether it is this selection of this very bundle, with these paths damaged.
+    pub fn is_of(&self, bundle: &CheckedBundle, select: &Selector, damaged: &[Vec<u8>]) -> bool {
+        let known = self.damaged();
+        let same =
+            known.len() == damaged.len() && damaged.iter().all(|path| known.iter().any(|one| one.as_bytes() == path));
+        same && self.bundle.bytes() == bundle.bytes() && self.select == *select
     }
 
     /// Marks a content as damaged; true if that is news.
@@ -124,7 +132,7 @@ impl Holding {
 
     /// All of the module is here, undamaged.
     pub fn is_whole(&self) -> bool {
-        self.whole && lock(&self.damaged).is_empty()
+        self.select == Selector::all() && lock(&self.damaged).is_empty()
     }
 
     /// The share of the module that is held, for a nomination.

@@ -34,6 +34,7 @@ mod silence;
 pub mod source;
 pub mod supply;
 pub mod sweep;
+mod unchanged;
 
 use std::path::PathBuf;
 use std::sync::Arc;

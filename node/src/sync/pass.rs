@@ -1,171 +1,38 @@
 //! One pass of fetch or mirror: resolve, sources, pages, plan (`--dry-run` ends here), bytes, place, index, marks, report.
 
-use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod report;
+mod request;
 
-use libp2p::Multiaddr;
-use tracker_less::record::{CheckedBundle, Generation};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracker_less::record::CheckedBundle;
 
 use super::backup;
 use super::bring::Bringing;
-use super::choice::Choice;
 use super::dest::{Destination, Found};
 use super::fetch::Progress;
 use super::pages::{self, PageCount};
-use super::place::{Placed, Placing};
+use super::place::Placing;
 use super::plan::{self, BasisKind, Guard, Local, LocalKind, Plan, Remote, Rules};
-use super::resolve::{Resolved, Wanted, resolve};
+use super::resolve::{Resolved, resolve};
 use super::seeds::Seeds;
 use super::selected::{Selected, selected};
 use super::silence::unless_silent;
 use super::source::{Finder, Source};
-use super::{ModuleRef, Node, SourceRow, SyncError};
+use super::{Node, SyncError, unchanged};
 use crate::manifest::ContentId;
 use crate::manifest::entry::Node as EntryKind;
 use crate::manifest::filter::Wild;
-use crate::manifest::follow::Broken;
-use crate::manifest::path::{Name, TreePath};
-use crate::manifest::select::Selector;
-use crate::manifest::selection::Selection;
+use crate::manifest::path::TreePath;
 use crate::store::files::Dir;
+use crate::store::glance::Seen;
 use crate::store::stage::Stage;
 use crate::web::WebSeed;
 use crate::wire::pulse::Pulse;
-use crate::wire::throttle::Pace;
-
-/// Whether the destination is a replica or merely a place to put files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Put files there.
-    Fetch,
-    /// A replica: registered, served, its superseded files kept for a while.
-    Mirror,
-}
-
-/// What the user asked for.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// Fetch or mirror.
-    pub kind: Kind,
-    /// The reference as text, for the registration.
-    pub reference: String,
-    /// The module.
-    pub module: ModuleRef,
-    /// Which generation.
-    pub wanted: Wanted,
-    /// Addresses from the reference and the command line.
-    pub hints: Vec<Multiaddr>,
-    /// What of the module: path and filters.
-    pub select: Selector,
-    /// Further sources of the same module, brought in the same pass.
-    pub more: Vec<Selector>,
-    /// The same, for the registration.
-    pub selection: Selection,
-    /// The one selected file gets this name.
-    pub rename: Option<Name>,
-    /// The destination, absolute.
-    pub dest: PathBuf,
-    /// Attributes, links, deletion.
-    pub rules: Rules,
-    /// More globs of files that switch last.
-    pub late: Vec<String>,
-    /// A replica that fetches new heads by itself.
-    pub watch: bool,
-    /// The node does this pass by itself.
-    pub by_itself: bool,
-    /// Print what would be done and change nothing.
-    pub dry_run: bool,
-    /// Make missing parents of the destination.
-    pub mkpath: bool,
-    /// The destination may hold files that murmir did not write.
-    pub adopt: bool,
-    /// A drastic plan is meant.
-    pub force_delete: bool,
-    /// Most deletions of one pass.
-    pub max_delete: Option<u64>,
-    /// Go below what is placed.
-    pub allow_downgrade: bool,
-    /// Most bytes of the selected tree.
-    pub max_total: Option<u64>,
-    /// Most bytes to fetch.
-    pub max_transfer: Option<u64>,
-    /// Web addresses where the replica stands, for everybody.
-    pub http: Vec<String>,
-    /// Plain HTTP servers of the module.
-    pub web_seeds: Vec<String>,
-    /// Changed files are patched, rather than fetched whole.
-    pub delta: bool,
-    /// Further directories to take files from, absolute or from the destination on.
-    pub bases: Vec<(BasisKind, PathBuf)>,
-    /// What limits the bytes per second from the network; others may share it.
-    pub pace: Option<Pace>,
-    /// How long nothing at all may come.
-    pub timeout: Option<Duration>,
-    /// How long somebody may take to answer.
-    pub contimeout: Option<Duration>,
-    /// How long another run on the destination is waited for.
-    pub wait_lock: Option<Duration>,
-    /// Which sources take part.
-    pub choice: Choice,
-    /// A few may be asked first, and nobody else if they say that nothing is new.
-    pub narrow: bool,
-}
-
-impl Request {
-    /// What of the module, source by source.
-    pub fn selectors(&self) -> impl Iterator<Item = &Selector> {
-        std::iter::once(&self.select).chain(&self.more)
-    }
-
-    /// True if the content of a directory was asked for, rather than entries by name.
-    pub fn lists_root(&self) -> bool {
-        self.selectors().any(|select| select.lists(select.base()))
-    }
-}
-
-/// What a pass did.
-#[derive(Debug)]
-pub struct Report {
-    /// The head that was brought.
-    pub bundle: CheckedBundle,
-    /// The highest generation seen; above the bundle's if nobody had that one.
-    pub newest: Generation,
-    /// What was (or would be) changed.
-    pub plan: Plan,
-    /// What placing did.
-    pub placed: Placed,
-    /// Names that were asked for and are not in the module.
-    pub missing: Vec<TreePath>,
-    /// Symlinks that were to be followed and stand for nothing.
-    pub broken: Vec<(TreePath, Broken)>,
-    /// Directories that were named, of which nothing was asked for: neither `-r` nor `-d` was given.
-    pub unlisted: Vec<String>,
-    /// Deletions that `--max-delete` left undone.
-    pub skipped_deletions: u64,
-    /// Per source.
-    pub sources: Vec<SourceRow>,
-    /// Pages fetched.
-    pub pages: u64,
-    /// Their bytes.
-    pub page_bytes: u64,
-    /// Seconds until they were there.
-    pub page_seconds: f64,
-    /// The destination is new.
-    pub is_new: bool,
-    /// What bringing the bytes will cost, of a dry run.
-    pub estimate: Option<plan::Estimate>,
-    /// Seconds.
-    pub seconds: f64,
-}
-
-impl Report {
-    /// True if everything that was asked for was in the module.
-    pub fn is_whole(&self) -> bool {
-        self.missing.is_empty() && self.broken.is_empty()
-    }
-}
+pub use report::Report;
+pub use request::{Kind, Request};
 
 /// Runs one pass.
 ///
@@ -204,6 +71,13 @@ async fn into(
     finder.admit(request.choice.origin, &bundle, &mut sources);
     add_given(&seeds, &mut sources);
     finder.suffices(placed.as_ref() == Some(bundle.root()));
+    let glance = glance(node, request, &target, &bundle).await?;
+    if let Some(seen) = glance.and_then(|key| seen_before(node, &target, key)) {
+        tracing::debug!("all is as it was left");
+        node.mark_placed(request, &bundle)?;
+        let plan = unchanged::plan(&seen);
+        return Ok(Report { plan, seconds: start.elapsed().as_secs_f64(), ..Report::of(bundle, newest, false) });
+    }
     let roots = (*bundle.root(), placed.filter(|_| request.delta));
     let mut count = PageCount::default();
     for select in request.selectors() {
@@ -223,17 +97,10 @@ async fn into(
         missing: tree.missing.clone(),
         broken: tree.broken.clone(),
         unlisted: tree.unlisted.clone(),
-        bundle,
-        newest,
-        placed: Placed::default(),
-        skipped_deletions: 0,
-        sources: Vec::new(),
         pages: count.pages,
         page_bytes: count.bytes,
         page_seconds,
-        is_new: target.is_new,
-        estimate: None,
-        seconds: 0.0,
+        ..Report::of(bundle, newest, target.is_new)
     };
     report.estimate = request.dry_run.then(|| report.plan.estimate(request.delta));
     check_guards(request, &mut report)?;
@@ -248,10 +115,26 @@ async fn into(
         report = place(request, report, stage, &pass).await?;
     }
     if !request.dry_run {
-        remember(node, request, &report, &pass).await?;
+        remember(node, request, &report, &pass, glance).await?;
     }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// What a replica looks like, where it may be that nothing is to be done.
+async fn glance(
+    node: &Arc<Node>,
+    request: &Request,
+    target: &Destination,
+    bundle: &CheckedBundle,
+) -> Result<Option<[u8; 32]>, SyncError> {
+    let (node, request, target, bundle) = (Arc::clone(node), request.clone(), target.clone(), bundle.clone());
+    blocking(move || unchanged::replica(&node, &request, &target, &bundle)).await
+}
+
+/// What a pass that saw the same found.
+fn seen_before(node: &Node, target: &Destination, key: [u8; 32]) -> Option<Seen> {
+    node.index.seen(target.key()).ok().flatten().filter(|seen| *seen.key == key)
 }
 
 /// Begins to look for sources. Where something stands already, it may well be the newest, as a few can tell.
@@ -440,19 +323,30 @@ fn matches_late(pattern: &str, path: &TreePath) -> bool {
 }
 
 /// Index rows first, then the mark: it never says more than what is durable.
-async fn remember(node: &Arc<Node>, request: &Request, report: &Report, pass: &Pass) -> Result<(), SyncError> {
+async fn remember(
+    node: &Arc<Node>,
+    request: &Request,
+    report: &Report,
+    pass: &Pass,
+    glance: Option<[u8; 32]>,
+) -> Result<(), SyncError> {
     let complete = report.placed.problems.is_empty() && report.skipped_deletions == 0;
     let (node, pass, request) = (Arc::clone(node), Arc::clone(pass), request.clone());
     let bundle = report.bundle.clone();
     let root = report.plan.dirs.get(&TreePath::root()).copied();
+    let mut dirs = report.plan.disturbed(&pass.2.tree);
+    dirs.extend(pass.2.unknown.iter().cloned());
+    let seen = unchanged::seen(report, glance).filter(|_| complete);
     blocking(move || {
         let (target, tree, found, _) = &*pass;
-        let placed = if complete {
-            tree.entries.iter().filter_map(|item| Some((item.path.clone(), file(item)?))).collect()
-        } else {
-            HashMap::new()
-        };
-        target.remember(&node.index, &placed, found)?;
+        if !dirs.is_empty() {
+            let placed = tree.entries.iter().filter(|_| complete);
+            let placed = placed.filter_map(|item| Some((item.path.clone(), file(item)?))).collect();
+            target.remember(&node.index, &placed, found, &dirs)?;
+        }
+        if let Some(seen) = &seen {
+            node.index.put_seen(target.key(), seen)?;
+        }
         node.index.flush()?;
         if complete {
             node.mark_placed(&request, &bundle)?;

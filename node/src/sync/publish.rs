@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use tracker_less::record::{CheckedBundle, Generation, Head};
 
 use super::dest::nanos_now;
 use super::keys::{Keys, Terms};
-use super::{ModuleRef, SyncError};
+use super::{ModuleRef, SyncError, unchanged};
 use crate::manifest::ContentId;
 use crate::manifest::diff::{self, Difference};
 use crate::manifest::entry::{DirLink, Entry, MAX_TARGET, Node as Kind};
@@ -23,6 +24,7 @@ use crate::manifest::select::Selector;
 use crate::manifest::tree::{TreeError, build_directory};
 use crate::manifest::walk::Walk;
 use crate::store::files::{Dir, Stat};
+use crate::store::glance::Seen;
 use crate::store::index::{Directory, Index};
 use crate::store::proof;
 use crate::store::scan::{Hasher, Problem, ProblemKind, Scan, Scanned, ScannedDir, ScannedEntry, ScannedNode, settled};
@@ -117,7 +119,14 @@ pub fn publish(
     from: &Former,
 ) -> Result<Published, SyncError> {
     let former = from.bundle.as_ref();
-    let (scanned, tree_key) = scan(index, outboards, &request.dir, &request.select)?;
+    let glance = unchanged::published(request, former)?;
+    if let Some((bundle, key)) = former.zip(glance)
+        && let Some(seen) = index.seen(tree_key(&request.dir))?.filter(|seen| *seen.key == key)
+    {
+        return again(bundle, &seen, (signer, request, from));
+    }
+    let tree_key = tree_key(&request.dir);
+    let scanned = scan(index, outboards, &request.dir, &request.select)?;
     let (root, tree, files) = write_tree(index, &scanned, &request.late, request.unofficial.clone())?;
     check_problems(index, &scanned, request, former)?;
     if let Some(bundle) = former.filter(|_| !request.allow_shrink) {
@@ -130,12 +139,38 @@ pub fn publish(
     };
     let head = next_head(from, request, changed, (root, &tree));
     if !request.dry_run {
-        remember(index, &tree_key, &scanned)?;
+        remember(index, tree_key, &scanned)?;
+        if let Some(key) = glance.filter(|_| !changed && scanned.problems.is_empty()) {
+            index.put_seen(tree_key, &Seen { key: key.into(), counts: vec![files] })?;
+        }
     }
     let bundle = sign(signer, request, from, &head)?;
     let head = bundle.as_ref().map_or(head, |bundle| bundle.head().clone());
     let (bytes, problems, generation) = (tree.bytes, scanned.problems, head.generation());
     Ok(Published { generation, root, files, bytes, changed, changes, problems, head, bundle })
+}
+
+/// The tree is the one of the former generation.
+fn again(
+    former: &CheckedBundle,
+    seen: &Seen,
+    (signer, request, from): (&Signer, &Request, &Former),
+) -> Result<Published, SyncError> {
+    tracing::debug!("all is as it was left");
+    let head = former.head().clone();
+    let bundle = sign(signer, request, from, &head)?;
+    let head = bundle.as_ref().map_or(head, |bundle| bundle.head().clone());
+    Ok(Published {
+        generation: head.generation(),
+        root: *former.root(),
+        files: seen.counts.first().copied().unwrap_or(0),
+        bytes: head.bytes,
+        changed: false,
+        changes: Vec::new(),
+        problems: Vec::new(),
+        head,
+        bundle,
+    })
 }
 
 /// Makes the pages of a published directory anew, and remembers its files; gives the root, which is the published one if nothing
@@ -144,9 +179,9 @@ pub fn publish(
 /// # Errors
 /// The directory cannot be read, or the index fails.
 pub fn rebuild(index: &Index, outboards: &Dir, published: &Registration, select: &Selector) -> Result<Cid, SyncError> {
-    let (scanned, tree_key) = scan(index, outboards, &published.directory, select)?;
+    let scanned = scan(index, outboards, &published.directory, select)?;
     let (root, ..) = write_tree(index, &scanned, &published.late, published.from.clone())?;
-    remember(index, &tree_key, &scanned)?;
+    remember(index, tree_key(&published.directory), &scanned)?;
     Ok(root)
 }
 
@@ -200,14 +235,17 @@ impl Hasher for Reader<'_> {
     }
 }
 
-fn scan(index: &Index, outboards: &Dir, dir: &Path, select: &Selector) -> Result<(Scanned, Vec<u8>), SyncError> {
-    use std::os::unix::ffi::OsStrExt;
-    let tree = dir.as_os_str().as_bytes().to_vec();
+/// What the index calls a published directory.
+fn tree_key(dir: &Path) -> &[u8] {
+    dir.as_os_str().as_bytes()
+}
+
+fn scan(index: &Index, outboards: &Dir, dir: &Path, select: &Selector) -> Result<Scanned, SyncError> {
     let root = Dir::open(dir)?;
-    let hasher = Reader { index, tree: &tree, outboards, stored: Mutex::default() };
+    let hasher = Reader { index, tree: tree_key(dir), outboards, stored: Mutex::default() };
     let wanted = |path: &TreePath, dir: bool| select.wants(path, dir);
     let scan = Scan { root: &root, hasher: &hasher, read: true, wanted: &wanted, started: nanos_now() };
-    Ok((scan.run()?, tree))
+    Ok(scan.run()?)
 }
 
 /// Builds all pages bottom-up; returns the root CID, the tree's totals and the number of regular files.

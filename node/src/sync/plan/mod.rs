@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 mod chmod;
 mod delete;
+mod disturbed;
 mod estimate;
 mod links;
 mod make;
