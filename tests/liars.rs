@@ -1,7 +1,8 @@
 //! A peer that lies, built from the public wire types, beside an honest one: the fetch completes, and blames the right one.
 
+use std::io::{self, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -206,6 +207,17 @@ fn long_answers() {
 #[test]
 fn empty_promises() {
     completes_beside(Lie::Nothing, false);
+}
+
+/// A liar for benches/mirrors, which says whom it mirrors and where, and ends it by closing its input.
+#[test]
+#[ignore = "run by benches/mirrors"]
+fn for_benches() {
+    let told = |name: &str| std::env::var(name).expect("told by the bench");
+    let (link, place) = (told("MURMIR_LIAR_LINK"), PathBuf::from(told("MURMIR_LIAR_PLACE")));
+    let stage = raise(Lie::Flip, &link, &place.join("state"), &place.join("tree"));
+    writeln!(io::stdout(), "liar {}", stage.address).expect("somebody listens");
+    io::copy(&mut io::stdin(), &mut io::sink()).expect("an end");
 }
 
 #[test]
