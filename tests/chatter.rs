@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::util::{Lab, Machine, Node, Proxy, Tree, assert_same, facts};
+use crate::util::{Lab, Machine, Node, Proxy, Tree, assert_same, facts, until};
 
 /// An origin behind a relay that counts.
 struct Scene {
@@ -67,6 +67,24 @@ fn an_unchanged_tree_costs_a_head_and_no_page_whatever_its_size() {
     });
     assert!(costs[1] < costs[0] + 512, "bytes for ten files and for 5,000: {costs:?}");
     assert!(costs[1] < UNCHANGED / 2, "of one node: {costs:?}");
+}
+
+/// A head asked for and answered on an open stream, bytes of both ways.
+const OPEN: u64 = 400;
+
+#[test]
+fn a_node_that_is_connected_asks_for_a_head_and_nothing_else() {
+    let scene = Scene::new(|tree| tree.many(1, 50, 500));
+    let _node = scene.client.serve(&[&"--no-dht", &"--peer", &scene.peer]);
+    let dest = scene.lab.path("copy");
+    let mirror = || {
+        let before = scene.proxy.down() + scene.proxy.up();
+        scene.client.ok(&[&"mirror", &scene.reference, &dest]);
+        scene.proxy.down() + scene.proxy.up() - before
+    };
+    assert!(mirror() > 50 * 500);
+    // Pings and the swarm's own news come at their own times.
+    until("a pass with nothing else on the line", || (mirror() <= OPEN).then_some(()));
 }
 
 #[test]

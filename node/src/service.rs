@@ -28,6 +28,7 @@ use crate::sync::holding::{Ground, Holding};
 use crate::sync::keys::Keys;
 use crate::sync::passes::Passes;
 use crate::sync::shelf::{Notice, Shelf};
+use crate::sync::streams::Streams;
 use crate::sync::{ModuleRef, Node, SyncError, sweep, unix_now};
 use crate::verbs::pass::selector;
 use crate::wire::limit::Served;
@@ -143,7 +144,7 @@ impl Service {
         let index = Arc::new(Index::open(&settings.state).map_err(SyncError::from)?);
         let (shelf, notices) = Shelf::new(Arc::clone(&index));
         let (swarm, events, incoming) = net::start(config(&settings, &state, key)?).await?;
-        let node = Arc::new(Node { state, index, swarm, shelf: Arc::new(shelf) });
+        let node = Arc::new(Node { state, index, swarm, shelf: Arc::new(shelf), streams: Streams::default() });
         let limits = Limits::new(Deadlines::default()).with_rate(settings.rates.up);
         let news = Arc::new(Notify::new());
         let tasks = begin(&node, (incoming, events, notices), &limits, &news);
@@ -386,15 +387,13 @@ async fn hold(node: &Arc<Node>, module: &ModuleRef) -> Result<(), SyncError> {
     let is_same = |held: &Arc<Holding>| {
         held.is_of(&bundle, &select, &damaged) && (&held.ground.path, &held.ground.http) == (directory, http)
     };
-    let holding = match node.shelf.holding(&module.id).filter(is_same) {
-        Some(holding) => holding,
-        None => {
-            let (shared, module_id) = (Arc::clone(node), module.id);
-            let work = move || load(&shared, module_id, &registration, &select, bundle, &damaged);
-            let holding = tokio::task::spawn_blocking(work).await;
-            Arc::new(holding.map_err(|error| SyncError::Worker { reason: error.to_string() })??)
-        }
-    };
+    if node.shelf.holding(&module.id).as_ref().is_some_and(is_same) {
+        return Ok(());
+    }
+    let (shared, module_id) = (Arc::clone(node), module.id);
+    let work = move || load(&shared, module_id, &registration, &select, bundle, &damaged);
+    let holding = tokio::task::spawn_blocking(work).await;
+    let holding = Arc::new(holding.map_err(|error| SyncError::Worker { reason: error.to_string() })??);
     let hold = holding.event();
     node.shelf.put(holding);
     let mut watch = None;

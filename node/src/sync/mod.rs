@@ -32,6 +32,7 @@ pub mod selected;
 pub mod shelf;
 mod silence;
 pub mod source;
+pub mod streams;
 pub mod supply;
 pub mod sweep;
 mod unchanged;
@@ -52,6 +53,7 @@ use crate::store::index::{Index, IndexError};
 use crate::store::stage::StageError;
 use crate::store::state::{State, StateError};
 use shelf::Shelf;
+use streams::Streams;
 use supply::SourceName;
 
 /// What every flow works with: the state on disk, the index, the swarm, and what this node hands out.
@@ -64,6 +66,8 @@ pub struct Node {
     pub swarm: Swarm,
     /// What others get from here.
     pub shelf: Arc<Shelf>,
+    /// Open streams to others, between runs.
+    pub streams: Streams,
 }
 
 /// Seconds since the epoch; 0 before it.

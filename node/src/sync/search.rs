@@ -346,9 +346,18 @@ impl Search {
     }
 
     async fn exchange(&self, peer: PeerId) -> Result<(Source, Option<CheckedBundle>), String> {
+        // A stream that an earlier run left open may have died without a sign.
+        if let Some(client) = self.node.streams.take(&peer)
+            && let Ok(done) = self.exchange_over(peer, client).await
+        {
+            return Ok(done);
+        }
         let stream = self.node.swarm.open(peer).await.map_err(|error| error.to_string())?;
-        let pulse = self.seeds.pulse().clone();
-        let client = PeerClient::start_told(stream, Hello::ours(), Deadlines::default(), pulse);
+        self.exchange_over(peer, PeerClient::start(stream, Hello::ours(), Deadlines::default())).await
+    }
+
+    async fn exchange_over(&self, peer: PeerId, client: PeerClient) -> Result<(Source, Option<CheckedBundle>), String> {
+        client.tell(self.seeds.pulse().clone());
         let seen = self.node.seen(&self.module).map_err(|error| error.to_string())?;
         let known = seen.as_ref().map(Known::of);
         let wide = lock(&self.shared).wide;
@@ -364,6 +373,7 @@ impl Search {
         if !wide {
             lock(&self.shared).few.push((peer, client.clone()));
         }
+        self.node.streams.keep(peer, client.clone());
         Ok((Source { name: SourceName::Peer(peer), supply: Supply::Peer(client), offers }, head))
     }
 

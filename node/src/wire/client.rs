@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use cid::Cid;
@@ -48,6 +48,7 @@ struct Shared {
     sent: Arc<AtomicU64>,
     requests: AtomicU64,
     spares: Arc<Spares>,
+    pulse: Arc<Mutex<Pulse>>,
 }
 
 /// Traffic of one stream so far.
@@ -76,19 +77,11 @@ impl PeerClient {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        Self::start_told(stream, hello, deadlines, Pulse::default())
-    }
-
-    /// The same; `pulse` is told of every byte that comes.
-    pub fn start_told<S>(stream: S, hello: Hello, deadlines: Deadlines, pulse: Pulse) -> Self
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
         let shared = Arc::new(Shared::default());
         let (read, write) = stream.split();
         let mut reader = FrameReader::new(read, MAX_FRAME, deadlines.silence, shared.received.clone())
             .reusing(shared.spares.clone())
-            .told(pulse);
+            .told(shared.pulse.clone());
         let mut writer = FrameWriter::new(write, deadlines.silence, shared.sent.clone());
         let (asks, mut asked) = mpsc::channel(IN_FLIGHT);
         let room = Arc::new(Semaphore::new(usize::try_from(IN_FLIGHT_KIB).unwrap_or(usize::MAX)));
@@ -115,6 +108,11 @@ impl PeerClient {
             let _ = writer.close().await;
         });
         client
+    }
+
+    /// From now on `pulse` is told of every byte that comes.
+    pub fn tell(&self, pulse: Pulse) {
+        *self.shared.pulse.lock().unwrap_or_else(PoisonError::into_inner) = pulse;
     }
 
     /// Returns when the stream has ended.

@@ -5,8 +5,8 @@
 //! [`Error::Timeout`], one that makes slow progress is not.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -82,14 +82,14 @@ pub struct FrameReader<R> {
     cap: usize,
     first: Option<u8>,
     received: Arc<AtomicU64>,
-    pulse: Pulse,
+    pulse: Arc<Mutex<Pulse>>,
     spares: Arc<Spares>,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Frames of at most `cap` bytes; within a frame each read may take `silence`.
     pub fn new(stream: R, cap: usize, silence: Duration, received: Arc<AtomicU64>) -> Self {
-        Self { stream, silence, cap, first: None, received, spares: Arc::default(), pulse: Pulse::default() }
+        Self { stream, silence, cap, first: None, received, spares: Arc::default(), pulse: Arc::default() }
     }
 
     /// Filling buffers from `spares`.
@@ -98,9 +98,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { spares, ..self }
     }
 
-    /// Also tells a pulse of every byte, as it comes.
+    /// Also tells a pulse of every byte, as it comes; it may be changed for another.
     #[must_use]
-    pub fn told(self, pulse: Pulse) -> Self {
+    pub fn told(self, pulse: Arc<Mutex<Pulse>>) -> Self {
         Self { pulse, ..self }
     }
 
@@ -150,7 +150,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     async fn fill(&mut self, mut rest: &mut [u8]) -> Result<(), Error> {
         while !rest.is_empty() {
             let read = within(self.silence, closing(self.stream.read(rest))).await?;
-            self.pulse.beat(read);
+            self.pulse.lock().unwrap_or_else(PoisonError::into_inner).beat(read);
             rest = rest.get_mut(read..).unwrap_or_default();
         }
         Ok(())
