@@ -8,10 +8,9 @@ use zstd::zstd_safe::CParameter;
 
 use super::{MAX_NEW, MAX_OLD};
 
-/// The level that finds most for its time (docs/PERFORMANCE.md).
+/// The level that finds most for its time (docs/PERFORMANCE.md). Without matches of long distance, which come first and hide
+/// better ones.
 const LEVEL: i32 = 9;
-/// Bytes of old and new together from which on matches far apart are looked for on their own: the level's tables forget them.
-const LONG: usize = 3 << 20;
 /// Largest window, as a power of two: old and new together.
 const MAX_WINDOW_LOG: u32 = 23;
 /// Smallest window that zstd has.
@@ -30,7 +29,6 @@ pub fn make(old: &[u8], new: &[u8]) -> Option<Vec<u8>> {
     let window = usize::BITS - (old.len() + new.len()).leading_zeros();
     let mut encoder = Encoder::with_ref_prefix(Vec::new(), LEVEL, old).ok()?;
     encoder.set_parameter(CParameter::WindowLog(window.clamp(MIN_WINDOW_LOG, MAX_WINDOW_LOG))).ok()?;
-    encoder.long_distance_matching(old.len() + new.len() > LONG).ok()?;
     encoder.include_contentsize(false).ok()?;
     encoder.include_dictid(false).ok()?;
     encoder.set_pledged_src_size(u64::try_from(new.len()).ok()).ok()?;
