@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::delta::{GetPagePatches, GetPatches, GetSlices, GetSums, Lacking, Made, PagePatches, Pair, Part, Short};
 use super::frame::{Frame, FrameReader, FrameWriter, MAX_FRAME, within};
+use super::fuse::Fuse;
 use super::msg::{
     GetBatch, GetHave, GetHead, GetOutboard, GetPages, GetRange, HeadReply, Hello, Known, Message, Parts, Told, VERSION,
 };
@@ -78,7 +79,7 @@ impl PeerClient {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let shared = Arc::new(Shared::default());
-        let (read, write) = stream.split();
+        let (read, write) = Fuse::new(stream).split();
         let mut reader = FrameReader::new(read, MAX_FRAME, deadlines.silence, shared.received.clone())
             .reusing(shared.spares.clone())
             .told(shared.pulse.clone());

@@ -5,6 +5,7 @@
 pub mod client;
 pub mod delta;
 pub mod frame;
+mod fuse;
 pub mod have;
 mod id;
 pub mod limit;

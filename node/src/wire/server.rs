@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::delta::Made;
 use super::frame::{Frame, FrameReader, FrameWriter, MAX_REQUEST, within};
+use super::fuse::Fuse;
 use super::limit::{Full, Gate};
 use super::msg::{Busy, Code, GetHead, HeadReply, Hello, Known, Message, Parts, Refusal, Told, VERSION};
 use super::throttle::Pace;
@@ -111,7 +112,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let deadlines = limits.deadlines;
-    let (read, write) = stream.split();
+    let (read, write) = Fuse::new(stream).split();
     let mut reader = FrameReader::new(read, MAX_REQUEST, deadlines.silence, Arc::default());
     let writer = FrameWriter::new(write, deadlines.silence, Arc::<AtomicU64>::default());
     let mut writer = writer.paced(limits.pace.clone());
