@@ -87,7 +87,6 @@ fn note(seen: &mut Vec<u8>, name: &[u8], kind: Kind) {
 
 fn note_state(seen: &mut Vec<u8>, stat: &Stat) {
     let stamp = &stat.stamp;
-    seen.push(stat.kind as u8);
     seen.extend(stat.mode.to_le_bytes());
     for number in [stat.links, stamp.size, stamp.ino, stamp.dev] {
         seen.extend(number.to_le_bytes());

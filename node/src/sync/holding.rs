@@ -114,9 +114,9 @@ impl Holding {
 
     /// Whether it is this selection of this very bundle, with these paths damaged.
     pub fn is_of(&self, bundle: &CheckedBundle, select: &Selector, damaged: &[Vec<u8>]) -> bool {
-        let known = self.damaged();
-        let same =
-            known.len() == damaged.len() && damaged.iter().all(|path| known.iter().any(|one| one.as_bytes() == path));
+        let mut damaged: Vec<&[u8]> = damaged.iter().map(Vec::as_slice).collect();
+        damaged.sort_unstable();
+        let same = self.damaged().iter().map(TreePath::as_bytes).eq(damaged);
         same && self.bundle.bytes() == bundle.bytes() && self.select == *select
     }
 

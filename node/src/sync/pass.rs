@@ -27,7 +27,6 @@ use crate::manifest::entry::Node as EntryKind;
 use crate::manifest::filter::Wild;
 use crate::manifest::path::TreePath;
 use crate::store::files::Dir;
-use crate::store::glance::Seen;
 use crate::store::stage::Stage;
 use crate::web::WebSeed;
 use crate::wire::pulse::Pulse;
@@ -72,10 +71,8 @@ async fn into(
     add_given(&seeds, &mut sources);
     finder.suffices(placed.as_ref() == Some(bundle.root()));
     let glance = glance(node, request, &target, &bundle).await?;
-    if let Some(seen) = glance.and_then(|key| seen_before(node, &target, key)) {
-        tracing::debug!("all is as it was left");
+    if let Some(plan) = glance.and_then(|key| seen_before(node, &target, key)) {
         node.mark_placed(request, &bundle)?;
-        let plan = unchanged::plan(&seen);
         return Ok(Report { plan, seconds: start.elapsed().as_secs_f64(), ..Report::of(bundle, newest, false) });
     }
     let roots = (*bundle.root(), placed.filter(|_| request.delta));
@@ -132,9 +129,11 @@ async fn glance(
     blocking(move || unchanged::replica(&node, &request, &target, &bundle)).await
 }
 
-/// What a pass that saw the same found.
-fn seen_before(node: &Node, target: &Destination, key: [u8; 32]) -> Option<Seen> {
-    node.index.seen(target.key()).ok().flatten().filter(|seen| *seen.key == key)
+/// The plan, with nothing to do, of a pass that saw the same.
+fn seen_before(node: &Node, target: &Destination, key: [u8; 32]) -> Option<Plan> {
+    let seen = node.index.seen(target.key()).ok().flatten().filter(|seen| *seen.key == key)?;
+    tracing::debug!("all is as it was left");
+    Some(unchanged::plan(&seen))
 }
 
 /// Begins to look for sources. Where something stands already, it may well be the newest, as a few can tell.

@@ -15,12 +15,16 @@ const MAX_KEPT: usize = 32;
 pub struct Streams(Mutex<HashMap<PeerId, PeerClient>>);
 
 impl Streams {
-    /// The stream to a peer, if one was kept and lives; nobody else gets it meanwhile.
+    /// The stream to a peer, if one was kept that lives and that no other run is using.
     pub fn take(&self, peer: &PeerId) -> Option<PeerClient> {
-        self.lock().remove(peer).filter(|client| client.ended().is_none())
+        let mut kept = self.lock();
+        if kept.get(peer)?.is_shared() {
+            return None;
+        }
+        kept.remove(peer).filter(|client| client.ended().is_none())
     }
 
-    /// Keeps a stream.
+    /// Keeps a stream, also while it is in use.
     pub fn keep(&self, peer: PeerId, client: PeerClient) {
         let mut kept = self.lock();
         kept.retain(|_, client| client.ended().is_none());
@@ -43,15 +47,18 @@ mod tests {
     use crate::wire::msg::Hello;
 
     #[tokio::test]
-    async fn a_kept_stream_is_anothers_once_and_while_it_lives() {
+    async fn a_kept_stream_is_anothers_once_it_is_free_and_while_it_lives() {
         let (near, far) = tokio::io::duplex(1000);
         let client = PeerClient::start(near.compat(), Hello::ours(), Deadlines::default());
         let (streams, peer) = (Streams::default(), PeerId::random());
         streams.keep(peer, client.clone());
-        assert!(streams.take(&peer).is_some() && streams.take(&peer).is_none());
-        streams.keep(peer, client.clone());
+        assert!(streams.take(&peer).is_none(), "in use");
+        drop(client);
+        let client = streams.take(&peer).expect("free now");
+        assert!(streams.take(&peer).is_none(), "gone");
         drop(far);
         client.closed().await;
-        assert!(streams.take(&peer).is_none());
+        streams.keep(peer, client);
+        assert!(streams.take(&peer).is_none(), "dead");
     }
 }

@@ -116,6 +116,11 @@ impl PeerClient {
         *self.shared.pulse.lock().unwrap_or_else(PoisonError::into_inner) = pulse;
     }
 
+    /// Whether somebody else has a handle to it.
+    pub fn is_shared(&self) -> bool {
+        self.asks.strong_count() > 1
+    }
+
     /// Returns when the stream has ended.
     pub async fn closed(&self) {
         self.asks.closed().await;
