@@ -1,6 +1,6 @@
 //! Changed files: what goes over the line is what changed, from whoever can tell.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::util::{Lab, Machine, Node, Proxy, Tree, assert_same, noise};
 
@@ -27,12 +27,16 @@ impl Scene {
 
     /// Fetches again with flags; gives the bytes that came.
     fn update(&self, node: &Node, flags: &[&str]) -> u64 {
+        self.update_at(&self.dest, node, flags)
+    }
+
+    fn update_at(&self, dest: &Path, node: &Node, flags: &[&str]) -> u64 {
         let proxy = Proxy::start(node.port());
         let peer = proxy.address(node.address());
         let mut words: Vec<&dyn AsRef<std::ffi::OsStr>> =
             vec![&"--no-dht", &"--peer", &peer, &"fetch", &"--delete", &"--adopt"];
         words.extend(flags.iter().map(|flag| flag as &dyn AsRef<std::ffi::OsStr>));
-        words.extend([&self.reference as &dyn AsRef<std::ffi::OsStr>, &self.dest]);
+        words.extend([&self.reference as &dyn AsRef<std::ffi::OsStr>, &dest]);
         // One that remembers no way around the relay.
         self.lab.machine("d").ok(&words);
         proxy.down()
@@ -65,20 +69,17 @@ fn without_deltas_files_come_whole() {
 }
 
 #[test]
-fn a_mirror_that_keeps_the_old_version_sends_a_patch() {
-    let fill = |tree: &Tree| {
+fn a_mirror_that_keeps_the_old_version_sends_a_patch_and_makes_it_once() {
+    let (scene, node) = Scene::new(|tree| {
         for number in 0..40 {
             tree.file(format!("src/{number}.c"), text(number, 400));
         }
-    };
-    let (scene, node) = Scene::new(|tree| {
-        fill(tree);
-        // What is superseded is kept up to a twentieth of the module.
-        tree.file("ballast", noise(9, 30 << 20))
+        tree
     });
-    let (mirror, replica) = (scene.lab.machine("m"), scene.lab.path("replica"));
+    let (mirror, replica, other) = (scene.lab.machine("m"), scene.lab.path("replica"), scene.lab.path("other"));
     let link = node.link(&scene.reference);
     mirror.ok(&[&"mirror", &link, &replica]);
+    scene.lab.machine("e").ok(&[&"fetch", &link, &other]);
     for number in 0..40 {
         let old = std::fs::read_to_string(scene.tree.path(format!("src/{number}.c"))).expect("text");
         scene.tree.file(format!("src/{number}.c"), old.replacen("line 200 ", "LINE 200 ", 1) + "and a line more\n");
@@ -90,11 +91,16 @@ fn a_mirror_that_keeps_the_old_version_sends_a_patch() {
     let bytes = scene.update(&node, &[]);
     assert_same(scene.tree.root(), &scene.dest);
     assert!(bytes < 40 << 10, "{bytes} bytes for 40 files of 20 KB with two lines changed");
+    // Who asks later gets what was made for the first.
+    std::fs::remove_dir_all(replica.join(".murmir/old")).expect("the old versions");
+    let again = scene.update_at(&other, &node, &[]);
+    assert_same(scene.tree.root(), &other);
+    assert!(again < bytes + 1024, "{again} bytes, {bytes} for the first");
 }
 
 #[test]
 fn a_large_file_is_patched_where_it_changed() {
-    let (scene, node) = Scene::new(|tree| tree.file("large", noise(1, 5 << 20)).file("ballast", noise(9, 101 << 20)));
+    let (scene, node) = Scene::new(|tree| tree.file("large", noise(1, 5 << 20)));
     let (mirror, replica) = (scene.lab.machine("m"), scene.lab.path("replica"));
     let link = node.link(&scene.reference);
     mirror.ok(&[&"mirror", &link, &replica]);

@@ -12,6 +12,7 @@ use tracker_less::record::nomination::MAX_TEXT;
 use crate::error::{Exit, Failure};
 use crate::service::{Rates, Settings};
 use crate::store::state::State;
+use crate::sync::sweep::Keeping;
 
 /// The port of a serving node.
 const PORT: u16 = 4741;
@@ -31,6 +32,8 @@ const KEYS: &[&str] = &[
     "name-server",
     "region",
     "contact",
+    "superseded-hours",
+    "superseded-percent",
     "json",
 ];
 
@@ -58,6 +61,10 @@ pub struct FileSettings {
     pub region: Option<String>,
     /// `--contact` of `serve`
     pub contact: Option<String>,
+    /// How long a mirror keeps superseded files for others.
+    pub superseded_hours: Option<u32>,
+    /// Percent of the module that they may take.
+    pub superseded_percent: Option<u32>,
     /// `--json`
     pub json: Option<bool>,
 }
@@ -101,6 +108,7 @@ pub struct Config {
     listen: Vec<Multiaddr>,
     external: Vec<Multiaddr>,
     profile: Profile,
+    keeping: Keeping,
     peers: Vec<Multiaddr>,
     bootstrap: Vec<Multiaddr>,
     dht: bool,
@@ -127,6 +135,7 @@ impl Config {
             name_server: self.name_server,
             serve,
             rates: Rates::default(),
+            keeping: self.keeping,
         }
     }
 }
@@ -178,6 +187,8 @@ pub fn load(flags: Flags) -> Result<Config, Failure> {
     let text = |name, pick: fn(&FileSettings) -> &Option<String>| {
         files.iter().find_map(|file| pick(file).as_deref()).map_or(Ok(String::new()), |text| words(name, text))
     };
+    let number = |pick: fn(&FileSettings) -> Option<u32>, usual: u32| files.iter().find_map(pick).unwrap_or(usual);
+    let usual = Keeping::default();
     let (region, contact) = (text("region", |file| &file.region)?, text("contact", |file| &file.contact)?);
     Ok(Config {
         state_dir: std::path::absolute(&state_dir).map_err(|error| Failure::new(Exit::Files, error))?,
@@ -186,6 +197,10 @@ pub fn load(flags: Flags) -> Result<Config, Failure> {
         listen: addresses("--listen", &listen)?,
         external: addresses("external", &lists(|file| &file.external))?,
         profile: Profile { region, contact, addresses: Vec::new() },
+        keeping: Keeping {
+            hours: number(|file| file.superseded_hours, usual.hours),
+            percent: number(|file| file.superseded_percent, usual.percent),
+        },
         peers: addresses("--peer", &peers)?,
         bootstrap: addresses("--bootstrap", &bootstrap)?,
         dht: !(flags.no_dht || switch(|file| file.no_dht)),
@@ -241,6 +256,8 @@ fn default(key: &str, config: &Config) -> Value {
         "listen" => json!(default_listen(PORT)),
         "no-dht" | "mdns" | "json" => json!(false),
         "name-server" => Value::Null,
+        "superseded-hours" => json!(Keeping::default().hours),
+        "superseded-percent" => json!(Keeping::default().percent),
         _ => json!([]),
     }
 }

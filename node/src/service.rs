@@ -29,7 +29,8 @@ use crate::sync::keys::Keys;
 use crate::sync::passes::Passes;
 use crate::sync::shelf::{Notice, Shelf};
 use crate::sync::streams::Streams;
-use crate::sync::{ModuleRef, Node, SyncError, sweep, unix_now};
+use crate::sync::sweep::{self, Keeping};
+use crate::sync::{ModuleRef, Node, SyncError, unix_now};
 use crate::verbs::pass::selector;
 use crate::wire::limit::Served;
 use crate::wire::{self, Deadlines, Limits};
@@ -79,6 +80,8 @@ pub struct Settings {
     pub serve: bool,
     /// Bytes per second that others get, and that are brought.
     pub rates: Rates,
+    /// What a mirror keeps of former generations.
+    pub keeping: Keeping,
 }
 
 /// Limits of bytes per second; none for no limit.
@@ -144,7 +147,8 @@ impl Service {
         let index = Arc::new(Index::open(&settings.state).map_err(SyncError::from)?);
         let (shelf, notices) = Shelf::new(Arc::clone(&index));
         let (swarm, events, incoming) = net::start(config(&settings, &state, key)?).await?;
-        let node = Arc::new(Node { state, index, swarm, shelf: Arc::new(shelf), streams: Streams::default() });
+        let (shelf, streams, keeping) = (Arc::new(shelf), Streams::default(), settings.keeping);
+        let node = Arc::new(Node { state, index, swarm, shelf, streams, keeping });
         let limits = Limits::new(Deadlines::default()).with_rate(settings.rates.up);
         let news = Arc::new(Notify::new());
         let tasks = begin(&node, (incoming, events, notices), &limits, &news);
@@ -423,7 +427,7 @@ fn load(
         Role::Mirror => {
             let own = root.child_or_make(OWN_DIR)?;
             let stage = crate::store::stage::Stage::open(&own)?;
-            sweep::superseded_of(&stage, &bundle, unix_now())?;
+            sweep::superseded_of(&stage, &bundle, node.keeping, unix_now())?;
             (own.child_or_make("outboards")?, Some(Arc::new(stage)))
         }
     };

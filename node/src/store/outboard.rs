@@ -13,8 +13,10 @@ use crate::manifest::ContentId;
 pub const WIDE_GROUP: u64 = 256 * 1024;
 /// Bytes under one leaf of a proof.
 pub const GROUP: u64 = 16 * 1024;
+/// Bytes of one chaining value.
+pub const VALUE: usize = 32;
 /// Bytes of one pair of chaining values.
-pub const PAIR: usize = 64;
+pub const PAIR: usize = 2 * VALUE;
 
 /// The chaining values of a node's two children.
 pub type Pair = [ChainingValue; 2];
@@ -31,6 +33,21 @@ impl Outboard {
     pub(super) fn from_groups(size: u64, groups: &[ChainingValue]) -> (ContentId, Self) {
         let (root, pairs) = fold(size, WIDE_GROUP, groups, true);
         (ContentId(root), Self { size, pairs })
+    }
+
+    /// From the chaining values of all groups, one after the other; `None` unless they hash to the file `id` of `size` bytes.
+    pub fn from_values(id: &ContentId, size: u64, bytes: &[u8]) -> Option<Self> {
+        let (values, rest) = bytes.as_chunks::<VALUE>();
+        if !rest.is_empty() || values.len() < 2 || values.len() as u64 != groups(size) {
+            return None;
+        }
+        let (root, outboard) = Self::from_groups(size, values);
+        (root == *id).then_some(outboard)
+    }
+
+    /// The chaining values of at most `count` groups from group `start` on, one after the other.
+    pub fn values(&self, start: u64, count: usize) -> Vec<u8> {
+        (start..).map_while(|number| self.group(number)).take(count).flatten().collect()
     }
 
     /// Takes every pair above 256 KiB from the pairs of a tree with 16 KiB groups; `fine` gives the pair of a
@@ -161,6 +178,11 @@ pub fn parse_name(name: &[u8]) -> Option<ContentId> {
     ContentId::from_hex(name.strip_suffix(b".obao")?)
 }
 
+/// Number of groups of 256 KiB in `size` bytes.
+pub fn groups(size: u64) -> u64 {
+    size.div_ceil(WIDE_GROUP)
+}
+
 /// Number of pairs over `size` bytes in groups of `group` bytes.
 pub fn parents(size: u64, group: u64) -> u64 {
     size.div_ceil(group).saturating_sub(1)
@@ -236,6 +258,24 @@ mod tests {
             assert_eq!(outboard.group(number), Some(*value));
         }
         assert_eq!(outboard.group(7), None);
+    }
+
+    #[test]
+    fn the_values_of_all_groups_are_the_outboard_and_nothing_else_is() {
+        let size = 1_500_000;
+        let (id, outboard) = hashed(1_500_000);
+        let values = [outboard.values(0, 2), outboard.values(2, 9)].concat();
+        assert_eq!(values.len(), 6 * VALUE);
+        assert_eq!(Outboard::from_values(&id, size, &values), Some(outboard));
+        for at in 0..values.len() {
+            let mut flipped = values.clone();
+            flipped[at] ^= 1;
+            assert_eq!(Outboard::from_values(&id, size, &flipped), None, "byte {at}");
+        }
+        for wrong in [&values[..values.len() - 1], &values[VALUE..], &[values.as_slice(), &[0; VALUE]].concat(), &[]] {
+            assert_eq!(Outboard::from_values(&id, size, wrong), None);
+        }
+        assert_eq!(Outboard::from_values(&id, 32, &id.0), None, "what has no groups has no outboard");
     }
 
     #[test]

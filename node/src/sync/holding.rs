@@ -202,16 +202,19 @@ impl Holding {
         proof::read_range(&file, &outboard, range).inspect_err(|error| tracing::debug!(%error, "not read")).ok()
     }
 
-    /// The ranges of an old file that help to make new bytes, which begin at `start` of theirs: none for all of a small one.
-    pub fn helping(&self, old: &ContentId, size: u64, new: &[u8], start: u64) -> Option<Vec<Range<u64>>> {
+    /// The ranges of an old file that help to make new bytes, which begin at `start` of theirs: none for all of a small one. And
+    /// whether they are the best: later there may be better ones.
+    pub fn helping(&self, old: &ContentId, size: u64, new: &[u8], start: u64) -> (Vec<Range<u64>>, bool) {
         if size <= WINDOW {
-            return Some(Vec::new());
+            return (Vec::new(), true);
         }
         if size > MAX_ANCHORED {
-            return Some(vec![anchors::about(size, start)]);
+            return (vec![anchors::about(size, start)], true);
         }
-        let anchors = self.anchored.get(old, size, || self.open(old));
-        Some(anchors.map_or_else(|| vec![anchors::about(size, start)], |anchors| anchors.ranges(size, new, start)))
+        match self.anchored.get(old, size, || self.open(old)) {
+            Some(anchors) => (anchors.ranges(size, new, start), true),
+            None => (vec![anchors::about(size, start)], false),
+        }
     }
 
     /// A range with its proof, verified while it is read.

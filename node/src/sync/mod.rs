@@ -7,6 +7,7 @@ mod asked;
 mod backup;
 mod bring;
 pub mod choice;
+mod crafted;
 mod deltas;
 pub mod dest;
 pub mod export;
@@ -68,6 +69,8 @@ pub struct Node {
     pub shelf: Arc<Shelf>,
     /// Open streams to others, between runs.
     pub streams: Streams,
+    /// What a mirror keeps of former generations.
+    pub keeping: sweep::Keeping,
 }
 
 /// Seconds since the epoch; 0 before it.

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use cid::Cid;
 use libp2p::PeerId;
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tracker_less::record::{CheckedBundle, CheckedRoster, Generation, ModuleId, RosterList};
 
+use super::crafted::{Crafted, Key};
 use super::deltas;
 use super::fetch::SMALL;
 use super::holding::Holding;
@@ -16,16 +18,20 @@ use super::plan::Want;
 use crate::manifest::ContentId;
 use crate::store::files::read_small;
 use crate::store::index::Index;
-use crate::store::outboard::PAIR;
+use crate::store::outboard::VALUE;
 use crate::store::proof;
 use crate::store::stage::{Partial, Stage};
 use crate::wire::delta::{Lacking, Made, PagePatches, Pair, Part, Short};
 use crate::wire::have::Groups;
-use crate::wire::msg::Held;
+use crate::wire::msg::{Held, Message};
 use crate::wire::{Have, Provider, rules};
 
 /// Notices that wait to be looked at; more are dropped.
 const NOTICES: usize = 256;
+/// Requests whose answers are kept for the next who asks.
+const PATCHES: &str = "patches";
+/// The others.
+const SLICES: &str = "slices";
 
 /// Something that the shelf learned while serving.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +133,7 @@ struct Module {
 pub struct Shelf {
     index: Arc<Index>,
     modules: RwLock<HashMap<ModuleId, Module>>,
+    crafted: Crafted,
     notices: mpsc::Sender<Notice>,
 }
 
@@ -134,7 +141,7 @@ impl Shelf {
     /// An empty shelf, and where its notices arrive.
     pub fn new(index: Arc<Index>) -> (Self, mpsc::Receiver<Notice>) {
         let (notices, heard) = mpsc::channel(NOTICES);
-        (Self { index, modules: RwLock::default(), notices }, heard)
+        (Self { index, modules: RwLock::default(), crafted: Crafted::default(), notices }, heard)
     }
 
     fn change<T>(&self, module: ModuleId, change: impl FnOnce(&mut Module) -> T) -> T {
@@ -229,6 +236,29 @@ impl Shelf {
         let _ = self.notices.try_send(notice);
     }
 
+    /// What was made for another request of this kind for the same of the generation held.
+    fn lately<T: Serialize>(&self, module: &ModuleId, what: &str, asked: &[T]) -> Option<Made> {
+        self.crafted.get(&Key::new(self.holding(module)?.bundle.root(), what, asked)?)
+    }
+
+    /// Makes what is asked for, and keeps it for the next who asks if it is as good as it gets.
+    fn craft<T: Serialize>(
+        &self,
+        (module, what, asked): (&ModuleId, &str, &[T]),
+        make: impl FnOnce(&Holding) -> (Made, bool),
+    ) -> Made {
+        let Some(holding) = self.holding(module) else { return Made::none(asked.len()) };
+        let key = Key::new(holding.bundle.root(), what, asked);
+        if let Some(made) = key.and_then(|key| self.crafted.get(&key)) {
+            return made;
+        }
+        let (made, is_best) = make(&holding);
+        if let Some(key) = key.filter(|_| is_best && made.slots.iter().any(Option::is_some)) {
+            self.crafted.put(key, &made);
+        }
+        made
+    }
+
     fn damaged(&self, holding: &Holding, id: &ContentId) {
         if holding.mark_damaged(id) {
             self.notice(Notice::Damaged(holding.bundle.module()));
@@ -312,14 +342,12 @@ impl Provider for Shelf {
     }
 
     fn patches(&self, module: &ModuleId, pairs: &[Pair]) -> Made {
-        self.holding(module).map_or_else(|| Made::none(pairs.len()), |holding| deltas::patches(&holding, pairs))
+        self.craft((module, PATCHES, pairs), |holding| deltas::patches(holding, pairs))
     }
 
     fn outboard(&self, module: &ModuleId, id: &ContentId, size: u64, start: u64) -> Option<Vec<u8>> {
-        let bytes = self.holding(module)?.hashes(id, size)?.encode();
-        let start = usize::try_from(start).ok()?.checked_mul(PAIR)?;
-        let end = bytes.len().min(start.saturating_add(usize::try_from(rules::MAX_BATCH).ok()?));
-        bytes.get(start..end).map(<[u8]>::to_vec)
+        let most = usize::try_from(rules::MAX_BATCH).ok()? / VALUE;
+        Some(self.holding(module)?.hashes(id, size)?.values(start, most))
     }
 
     fn sums(&self, module: &ModuleId, part: &Part) -> Option<Vec<u8>> {
@@ -327,7 +355,15 @@ impl Provider for Shelf {
     }
 
     fn slices(&self, module: &ModuleId, parts: &[Lacking]) -> Made {
-        self.holding(module).map_or_else(|| Made::none(parts.len()), |holding| deltas::slices(&holding, parts))
+        self.craft((module, SLICES, parts), |holding| (deltas::slices(holding, parts), true))
+    }
+
+    fn made_lately(&self, request: &Message) -> Option<Message> {
+        match request {
+            Message::GetPatches(get) => self.lately(&get.module, PATCHES, &get.pairs).map(Message::Patches),
+            Message::GetSlices(get) => self.lately(&get.module, SLICES, &get.parts).map(Message::Slices),
+            _ => None,
+        }
     }
 
     fn have(&self, module: &ModuleId, root: &Cid) -> Have {

@@ -13,11 +13,39 @@ use crate::store::files::FileError;
 use crate::store::index::{Index, IndexError};
 use crate::store::stage::Stage;
 
-/// How long superseded files and unneeded outboards are kept for others, seconds.
+/// How long outboards that nothing needs are kept, seconds.
 const GRACE: u64 = 24 * 3600;
-/// How much of the module's bytes superseded files may take: one part in this many.
-const BUDGET_PART: u64 = 20;
+/// Superseded files may take so much in any case, bytes: a small module changes as a whole.
+const LEAST_BUDGET: u64 = 64 << 20;
 const NANOS: u64 = 1_000_000_000;
+
+/// How long superseded files are kept for others, and how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keeping {
+    /// Hours.
+    pub hours: u32,
+    /// Percent of the module's bytes; but 64 MiB in any case. 0 for none at all.
+    pub percent: u32,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self { hours: 24, percent: 5 }
+    }
+}
+
+impl Keeping {
+    /// Seconds.
+    fn grace(self) -> u64 {
+        u64::from(self.hours) * 3600
+    }
+
+    /// Bytes, of a module of so many.
+    fn budget(self, module: u64) -> u64 {
+        let part = (module / 100).saturating_mul(u64::from(self.percent));
+        if self.percent == 0 { 0 } else { part.max(LEAST_BUDGET) }
+    }
+}
 
 /// Removes superseded files of every mirror here that are over their time or budget.
 ///
@@ -26,7 +54,7 @@ const NANOS: u64 = 1_000_000_000;
 pub fn superseded(node: &Node, now: u64) -> Result<(), SyncError> {
     for holding in node.shelf.holdings() {
         if let Some(stage) = &holding.ground.stage {
-            superseded_of(stage, &holding.bundle, now)?;
+            superseded_of(stage, &holding.bundle, node.keeping, now)?;
         }
     }
     Ok(())
@@ -36,8 +64,8 @@ pub fn superseded(node: &Node, now: u64) -> Result<(), SyncError> {
 ///
 /// # Errors
 /// The disk fails.
-pub fn superseded_of(stage: &Stage, bundle: &CheckedBundle, now: u64) -> Result<(), FileError> {
-    let gone = stage.sweep(now, GRACE, bundle.head().bytes / BUDGET_PART)?;
+pub fn superseded_of(stage: &Stage, bundle: &CheckedBundle, keeping: Keeping, now: u64) -> Result<(), FileError> {
+    let gone = stage.sweep(now, keeping.grace(), keeping.budget(bundle.head().bytes))?;
     if gone > 0 {
         tracing::info!(module = %ModuleRef::of(bundle), files = gone, "superseded files removed");
     }
@@ -97,4 +125,18 @@ fn touch_tree(index: &Index, root: Cid, seen: &mut HashSet<Cid>) -> Result<(), I
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_the_module_is_kept_and_a_small_one_whole() {
+        let keeping = Keeping::default();
+        assert_eq!((keeping.grace(), keeping.budget(1 << 40)), (86_400, (1 << 40) / 100 * 5));
+        assert_eq!(keeping.budget(1000), LEAST_BUDGET);
+        assert_eq!(Keeping { hours: 1, percent: 0 }.budget(1 << 40), 0);
+        assert_eq!(Keeping { hours: u32::MAX, percent: u32::MAX }.budget(u64::MAX), u64::MAX);
+    }
 }

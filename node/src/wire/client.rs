@@ -24,7 +24,7 @@ use super::msg::{
 use super::pulse::Pulse;
 use super::spares::Spares;
 use super::{ContentId, Deadlines, Error, Have, ModuleId, rules};
-use crate::store::outboard::{self, Outboard, WIDE_GROUP};
+use crate::store::outboard::{self, Outboard};
 
 /// Bytes asked for and not yet received, in KiB.
 const IN_FLIGHT_KIB: u32 = 16 << 10;
@@ -220,15 +220,15 @@ impl PeerClient {
 
     /// The inner hashes of a file over 256 KiB, verified.
     pub async fn hashes(&self, module: ModuleId, id: ContentId, size: u64) -> Result<Option<Outboard>, Error> {
-        let pairs = outboard::parents(size, WIDE_GROUP);
+        let groups = outboard::groups(size);
         let (mut bytes, mut start) = (Vec::new(), 0);
-        while start < pairs {
+        while start < groups {
             let part = self.one(Message::GetOutboard(GetOutboard { module, id, size, start })).await?;
             let Some(part) = part else { return Ok(None) };
             bytes.extend(part);
-            start = u64::try_from(bytes.len() / outboard::PAIR).unwrap_or(pairs);
+            start = u64::try_from(bytes.len() / outboard::VALUE).unwrap_or(groups);
         }
-        let outboard = Outboard::decode(&id, size, &bytes);
+        let outboard = Outboard::from_values(&id, size, &bytes);
         outboard.map(Some).ok_or(Error::Lie { what: "hashes of another file" })
     }
 

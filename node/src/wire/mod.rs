@@ -32,7 +32,7 @@ pub use self::have::Have;
 pub use self::server::{Limits, serve_stream};
 
 use self::delta::{Lacking, Made, PagePatches, Pair, Part, Short};
-use self::msg::{Code, Held};
+use self::msg::{Code, Held, Message};
 
 /// The stream protocol.
 pub const PROTOCOL: &str = "/murmir/sync/1";
@@ -62,12 +62,16 @@ pub trait Provider: Send + Sync + 'static {
     fn range(&self, module: &ModuleId, id: &ContentId, size: u64, range: Range<u64>) -> Option<Vec<u8>>;
     /// What makes new files from old ones (see [`crate::delta`]): as many slots, from the first on, as one answer holds.
     fn patches(&self, module: &ModuleId, pairs: &[Pair]) -> Made;
-    /// The pairs of a file's outboard from number `start` on (FORMAT.md), at most 1 MiB.
+    /// The chaining values of a large file's groups from number `start` on (FORMAT.md), at most 1 MiB.
     fn outboard(&self, module: &ModuleId, id: &ContentId, size: u64, start: u64) -> Option<Vec<u8>>;
     /// The sums of all blocks of a part of a file.
     fn sums(&self, module: &ModuleId, part: &Part) -> Option<Vec<u8>>;
     /// What is lacking of files, made with the rest of them: as many slots, from the first on, as one answer holds.
     fn slices(&self, module: &ModuleId, parts: &[Lacking]) -> Made;
+    /// The answer to a request that is much work, where the same was made lately for somebody else. Does not block.
+    fn made_lately(&self, _request: &Message) -> Option<Message> {
+        None
+    }
     /// Which entries of the tree under `root` are held.
     fn have(&self, module: &ModuleId, root: &Cid) -> Have;
     /// Records a peer told us of, as received: not yet verified.

@@ -234,7 +234,7 @@ pub struct GetHave {
     pub root: Cid,
 }
 
-/// Asks for the inner hashes of a file over 256 KiB, by which bytes from anywhere can be verified.
+/// Asks for the chaining values of the groups of a file over 256 KiB, by which bytes from anywhere can be verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GetOutboard {
@@ -246,7 +246,7 @@ pub struct GetOutboard {
     pub id: ContentId,
     /// Its size in bytes.
     pub size: u64,
-    /// From which pair on; up to 1 MiB of them comes.
+    /// From which group on; up to 1 MiB of values comes.
     pub start: u64,
 }
 

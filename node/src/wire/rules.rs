@@ -55,8 +55,8 @@ pub fn request(message: &Message) -> Result<(), &'static str> {
         Message::GetSlices(get) => get.check(),
         Message::GetPagePatches(get) => get.check(),
         Message::GetOutboard(get) => fits(
-            get.size <= MAX_PROVABLE && get.start < outboard::parents(get.size, WIDE_GROUP),
-            "no such pair of hashes",
+            (WIDE_GROUP + 1..=MAX_PROVABLE).contains(&get.size) && get.start < outboard::groups(get.size),
+            "no such hash",
         ),
         _ => Err("not a request"),
     }
@@ -93,10 +93,10 @@ fn range(get: &GetRange) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Bytes of the answer: all pairs from the first one asked for, up to a full frame.
-fn pairs(get: &GetOutboard) -> u64 {
-    let left = outboard::parents(get.size, WIDE_GROUP).saturating_sub(get.start);
-    left.saturating_mul(outboard::PAIR as u64).min(MAX_BATCH)
+/// Bytes of the answer: the values of all groups from the first one asked for, up to a full frame.
+fn values(get: &GetOutboard) -> u64 {
+    let left = outboard::groups(get.size).saturating_sub(get.start);
+    left.saturating_mul(outboard::VALUE as u64).min(MAX_BATCH)
 }
 
 /// One slot that is absent or has exactly so many bytes.
@@ -119,7 +119,7 @@ pub fn cost(request: &Message) -> u64 {
         Message::GetSums(get) => get.cost(),
         Message::GetSlices(get) => get.cost(),
         Message::GetPagePatches(get) => get.cost(),
-        Message::GetOutboard(get) => pairs(get),
+        Message::GetOutboard(get) => values(get),
         _ => SMALL_ANSWER,
     }
 }
@@ -157,7 +157,7 @@ pub fn answer(request: &Message, answer: &Message) -> Result<(), &'static str> {
         }
         (Message::GetSlices(get), Message::Slices(made)) => get.judge(made),
         (Message::GetPagePatches(get), Message::PagePatches(made)) => get.judge(made),
-        (Message::GetOutboard(get), Message::Outboard(parts)) => exactly(parts, pairs(get)),
+        (Message::GetOutboard(get), Message::Outboard(parts)) => exactly(parts, values(get)),
         _ => Err("an answer of another kind"),
     }
 }

@@ -219,24 +219,32 @@ async fn work(
     (peer, limits): (PeerId, &Limits),
 ) {
     while let Some((request, job)) = asked.recv().await {
-        let turn = match &job {
-            Job::Answer(request) => limits.turn(request).await,
-            _ => Ok(None),
-        };
-        let message = match (turn, job) {
-            // Whoever has no patch asks for the bytes.
-            (Err(Full), Job::Answer(request)) => nothing(&request),
-            (turn, job) => {
-                let provider = provider.clone();
-                let work = move || {
-                    let _turn = turn;
-                    reply(job, &*provider, peer)
-                };
-                tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| refuse(Code::INTERNAL, "failed here"))
-            }
-        };
+        let message = settle(job, &provider, (peer, limits)).await;
         if answer.send(Frame { request, message }).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Answers when its turn has come, or at once what was made lately.
+async fn settle(job: Job, provider: &Arc<dyn Provider>, (peer, limits): (PeerId, &Limits)) -> Message {
+    let turn = match &job {
+        Job::Answer(request) => match provider.made_lately(request) {
+            Some(made) => return made,
+            None => limits.turn(request).await,
+        },
+        _ => Ok(None),
+    };
+    match (turn, job) {
+        // Whoever has no patch asks for the bytes.
+        (Err(Full), Job::Answer(request)) => nothing(&request),
+        (turn, job) => {
+            let provider = Arc::clone(provider);
+            let work = move || {
+                let _turn = turn;
+                reply(job, &*provider, peer)
+            };
+            tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| refuse(Code::INTERNAL, "failed here"))
         }
     }
 }

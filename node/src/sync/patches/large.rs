@@ -10,7 +10,7 @@ use super::old::Old;
 use super::{AT_ONCE, Basis, Giver, Ground, Miss};
 use crate::delta::blocks::{self, Form, MAX_BLOCK, MIN_BLOCK, Run, Search};
 use crate::delta::{self, MAX_NEW, MAX_OLD, WINDOW, patch};
-use crate::store::outboard::{Outboard, WIDE_GROUP};
+use crate::store::outboard::{self, Outboard, VALUE, WIDE_GROUP};
 use crate::store::proof;
 use crate::store::stage::Partial;
 use crate::sync::SyncError;
@@ -53,7 +53,7 @@ pub(super) async fn bring(ground: &Ground, giver: &Giver, basis: Basis) -> Resul
     let dest = ground.dest.clone();
     let old = blocking(move || Ok(Old::open(&dest, &path, old_size))).await.map_err(Miss::Disk)?.ok_or(Miss::No)?;
     let hashes = giver.client().await.hashes(ground.module, want.id, want.size).await?.ok_or(Miss::No)?;
-    giver.count(hashes.encode().len());
+    giver.count(usize::try_from(outboard::groups(want.size)).unwrap_or(0) * VALUE);
     let stage = Arc::clone(&ground.stage);
     let open = move || {
         let partial = stage.partial(&want.id, want.size)?;

@@ -155,12 +155,12 @@ proptest! {
 }
 
 #[tokio::test]
-async fn who_gets_no_turn_for_a_patch_is_told_that_there_is_none() {
-    let patch = |crafts: usize| async move {
+async fn who_gets_no_turn_for_a_patch_is_told_that_there_is_none_but_for_one_made_lately() {
+    let patch = |crafts: usize, lately: Option<Made>| async move {
         let (near, far) = duplex();
         let limits = Limits::with_crafts(PATIENT, crafts);
         let small = [1, 2].map(|number| (content(number), vec![1; 10])).into();
-        let shelf = Arc::new(Shelf { small, ..Shelf::default() });
+        let shelf = Arc::new(Shelf { small, lately, ..Shelf::default() });
         tokio::spawn(serve_stream(far, PeerId::random(), shelf, limits));
         let client = PeerClient::start(near, Hello::ours(), PATIENT);
         let made = client.patches(module(), vec![pair(10, 10, 0)]).await.unwrap();
@@ -168,6 +168,8 @@ async fn who_gets_no_turn_for_a_patch_is_told_that_there_is_none() {
         client.have(module(), page_id(1)).await.unwrap();
         made
     };
-    assert_eq!(patch(0).await, Made::none(1));
-    assert_ne!(patch(1).await, Made::none(1));
+    assert_eq!(patch(0, None).await, Made::none(1));
+    assert_ne!(patch(1, None).await, Made::none(1));
+    let lately = Made { slots: vec![Some(Vec::new())], frame: b"made before".to_vec() };
+    assert_eq!(patch(0, Some(lately.clone())).await, lately);
 }
