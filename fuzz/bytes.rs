@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use murmir::delta::blocks::{self, Form, Search};
-use murmir::delta::{pack, patch};
+use murmir::delta::pack;
+use murmir::delta::patch::{self, Effort};
 use murmir::store::outboard::Outboard;
 use murmir::store::proof::{self, MAX_RANGE};
 
@@ -46,15 +47,22 @@ fn proofs_of_ranges() {
         assert!(absurd.iter().all(|size| Outboard::decode(&hashed.id, *size, input).is_none()));
         Outboard::decode(&hashed.id, size, input).is_some_and(|found| found == outboard)
     });
+    Target { name: "group hashes", corpus: vec![outboard.values(0, usize::MAX)], words: &[], spare: 0, slow: 1 }.run(
+        |input| {
+            let absurd = [1 << 40, u64::MAX];
+            assert!(absurd.iter().all(|size| Outboard::from_values(&hashed.id, *size, input).is_none()));
+            Outboard::from_values(&hashed.id, size, input).is_some_and(|found| found == outboard)
+        },
+    );
 }
 
 #[test]
 fn patches_and_packed_bulk() {
     let old = noise(2, 40_000);
     let new = [&old[20_000..], b"something new", &old[..20_000]].concat();
-    let patched = patch::make(&old, &new).unwrap();
+    let patched = patch::make(&old, &new, Effort::Brisk).unwrap();
     // A bomb is announced in its size, and no more than that is made.
-    let bomb = patch::make(&old, &vec![0; new.len()]).unwrap();
+    let bomb = patch::make(&old, &vec![0; new.len()], Effort::Brisk).unwrap();
     let spare = 4 * new.len();
     Target { name: "patches", corpus: vec![patched, bomb], words: &[], spare, slow: 1 }.run(|input| {
         let made = patch::apply(&old, input, new.len());

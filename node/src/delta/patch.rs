@@ -8,9 +8,24 @@ use zstd::zstd_safe::CParameter;
 
 use super::{MAX_NEW, MAX_OLD};
 
-/// The level that finds most for its time (docs/PERFORMANCE.md). Without matches of long distance, which come first and hide
+/// How much work is put into a frame (docs/PERFORMANCE.md). Always without matches of long distance, which come first and hide
 /// better ones.
-const LEVEL: i32 = 9;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// zstd's level 9: for large files, window after window.
+    Brisk,
+    /// Level 12, which takes twice as long.
+    Thorough,
+}
+
+impl Effort {
+    fn level(self) -> i32 {
+        match self {
+            Self::Brisk => 9,
+            Self::Thorough => 12,
+        }
+    }
+}
 /// Largest window, as a power of two: old and new together.
 const MAX_WINDOW_LOG: u32 = 23;
 /// Smallest window that zstd has.
@@ -22,12 +37,12 @@ fn fits(old: usize, new: usize) -> bool {
 }
 
 /// What makes `new` from `old`, at most [`MAX_NEW`] from at most [`MAX_OLD`] bytes; none where there cannot be one.
-pub fn make(old: &[u8], new: &[u8]) -> Option<Vec<u8>> {
+pub fn make(old: &[u8], new: &[u8], effort: Effort) -> Option<Vec<u8>> {
     if !fits(old.len(), new.len()) {
         return None;
     }
     let window = usize::BITS - (old.len() + new.len()).leading_zeros();
-    let mut encoder = Encoder::with_ref_prefix(Vec::new(), LEVEL, old).ok()?;
+    let mut encoder = Encoder::with_ref_prefix(Vec::new(), effort.level(), old).ok()?;
     encoder.set_parameter(CParameter::WindowLog(window.clamp(MIN_WINDOW_LOG, MAX_WINDOW_LOG))).ok()?;
     encoder.include_contentsize(false).ok()?;
     encoder.include_dictid(false).ok()?;
@@ -66,7 +81,7 @@ mod tests {
             // Moved, edited, appended.
             let (front, back) = old.split_at(length / 3);
             let new = [back, b"something new", front, &noise(2, 300)].concat();
-            let patch = make(&old, &new).expect("a patch");
+            let patch = make(&old, &new, Effort::Brisk).expect("a patch");
             assert!(patch.len() < 700 + length / 500, "{} bytes for {length}", patch.len());
             assert_eq!(apply(&old, &patch, new.len()), Some(new.clone()));
             assert_eq!(apply(&old, &patch, new.len() - 1), None, "a bomb stops at the announced length");
@@ -80,7 +95,7 @@ mod tests {
     fn nonsense_is_refused() {
         assert_eq!(apply(b"old", b"no patch at all", 10), None);
         let bound = usize::try_from(MAX_NEW).expect("it fits");
-        assert_eq!(make(b"", &vec![0; bound + 1]), None);
-        assert_eq!(apply(b"", &make(b"", &vec![0; bound]).expect("a frame"), bound + 1), None);
+        assert_eq!(make(b"", &vec![0; bound + 1], Effort::Brisk), None);
+        assert_eq!(apply(b"", &make(b"", &vec![0; bound], Effort::Brisk).expect("a frame"), bound + 1), None);
     }
 }

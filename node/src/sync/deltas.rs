@@ -2,7 +2,8 @@
 //! contents of the tree or superseded ones, and all bytes verified before they are used.
 
 use super::holding::Holding;
-use crate::delta::{self, MAX_OLD, WINDOW, blocks, patch};
+use crate::delta::patch::{self, Effort};
+use crate::delta::{self, MAX_OLD, WINDOW, blocks};
 use crate::store::index::Index;
 use crate::wire::delta::{Lacking, Made, PagePatches, Pair, Part, Short};
 use crate::wire::rules::{MAX_BATCH, MAX_PROOF};
@@ -15,18 +16,23 @@ struct Side {
     prefix: Vec<u8>,
     /// What it wants.
     wanted: Vec<u8>,
+    /// Later there will be no better ranges.
+    is_best: bool,
 }
 
-/// What makes new files from old ones.
-pub fn patches(holding: &Holding, pairs: &[Pair]) -> Made {
-    made(pairs.iter().map(|pair| both(holding, pair)).collect())
+/// What makes new files from old ones, and whether it is as good as it gets.
+pub fn patches(holding: &Holding, pairs: &[Pair]) -> (Made, bool) {
+    let sides: Vec<Option<Side>> = pairs.iter().map(|pair| both(holding, pair)).collect();
+    let is_best = sides.iter().flatten().all(|side| side.is_best);
+    let effort = if pairs.iter().any(|pair| pair.size > WINDOW) { Effort::Brisk } else { Effort::Thorough };
+    (made(sides, effort), is_best)
 }
 
 fn both(holding: &Holding, pair: &Pair) -> Option<Side> {
     let old = holding.find(&pair.old, pair.old_size)?;
     let window = delta::window(pair.size, pair.window)?;
     let wanted = holding.bytes(&holding.find(&pair.id, pair.size)?, pair.size, &window)?;
-    let helping = holding.helping(&old, pair.old_size, &wanted, window.start)?;
+    let (helping, is_best) = holding.helping(&old, pair.old_size, &wanted, window.start);
     let prefix = if helping.is_empty() {
         holding.bytes(&old, pair.old_size, &(0..pair.old_size))?
     } else {
@@ -34,7 +40,7 @@ fn both(holding: &Holding, pair: &Pair) -> Option<Side> {
         parts.collect::<Option<Vec<_>>>()?.concat()
     };
     let ranges = helping.into_iter().map(|range| (range.start, range.end - range.start)).collect();
-    Some(Side { ranges, prefix, wanted })
+    Some(Side { ranges, prefix, wanted, is_best })
 }
 
 /// New pages of a tree made from former ones, as many as fit.
@@ -53,7 +59,7 @@ pub fn pages(index: &Index, pages: &[(Short, Short)]) -> PagePatches {
         }
         sizes.push(both.and_then(|(_, new)| u32::try_from(new.len()).ok()));
     }
-    let frame = if wanted.is_empty() { Some(Vec::new()) } else { patch::make(&prefix, &wanted) };
+    let frame = if wanted.is_empty() { Some(Vec::new()) } else { patch::make(&prefix, &wanted, Effort::Thorough) };
     match frame {
         Some(frame) => PagePatches { sizes, frame },
         None => PagePatches { sizes: vec![None; pages.len()], frame: Vec::new() },
@@ -76,7 +82,7 @@ pub fn sums(holding: &Holding, part: &Part) -> Option<Vec<u8>> {
 
 /// What is lacking of files, by those who have the rest of them.
 pub fn slices(holding: &Holding, parts: &[Lacking]) -> Made {
-    made(parts.iter().map(|part| rest(holding, part)).collect())
+    made(parts.iter().map(|part| rest(holding, part)).collect(), Effort::Thorough)
 }
 
 fn rest(holding: &Holding, part: &Lacking) -> Option<Side> {
@@ -84,11 +90,12 @@ fn rest(holding: &Holding, part: &Lacking) -> Option<Side> {
     let missing = part.ranges()?;
     let bytes = holding.bytes(&holding.find(&part.id, part.size)?, part.size, &window)?;
     let known = blocks::between(&missing, window.end - window.start);
-    Some(Side { ranges: Vec::new(), prefix: delta::cut(&bytes, &known)?, wanted: delta::cut(&bytes, &missing)? })
+    let (prefix, wanted) = (delta::cut(&bytes, &known)?, delta::cut(&bytes, &missing)?);
+    Some(Side { ranges: Vec::new(), prefix, wanted, is_best: true })
 }
 
 /// One frame of as many as fit, from the first on.
-fn made(sides: Vec<Option<Side>>) -> Made {
+fn made(sides: Vec<Option<Side>>, effort: Effort) -> Made {
     let bound = usize::try_from(MAX_BATCH + MAX_PROOF).unwrap_or(usize::MAX);
     let mut count = sides.len();
     loop {
@@ -99,7 +106,7 @@ fn made(sides: Vec<Option<Side>>) -> Made {
         if there.is_empty() {
             return Made::none(count);
         }
-        match patch::make(&prefix, &wanted) {
+        match patch::make(&prefix, &wanted, effort) {
             Some(frame) if frame.len() <= bound => {
                 let slots = some.iter().map(|side| side.as_ref().map(|side| side.ranges.clone())).collect();
                 return Made { slots, frame };
