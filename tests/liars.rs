@@ -143,7 +143,8 @@ struct Stage {
 fn raise(lie: Lie, link: &str, state: &Path, dest: &Path) -> Stage {
     let runtime = Runtime::new().expect("runtime");
     let (mirror, liar, address) = runtime.block_on(async {
-        let settings = Settings { state: state.to_owned(), listen: vec![loopback()], ..Settings::default() };
+        let settings =
+            Settings { state: state.to_owned(), listen: vec![loopback()], serve: true, ..Settings::default() };
         let mirror = Service::start(settings).await.expect("mirror");
         copy(&mirror, link, dest).await;
         let liar = Arc::new(Liar { truth: Arc::clone(&mirror.node.shelf), lie, told: AtomicU64::new(0) });

@@ -21,7 +21,7 @@ use tracker_less::net::{self, DhtMode, Swarm};
 use tracker_less::nominate::Profile;
 use tracker_less::record::{CheckedBundle, CheckedNomination, Coverage, ModuleId, Nomination, SecretKey};
 
-use crate::util::{Lab, Machine, Tree, assert_same, noise, until};
+use crate::util::{Lab, Machine, Tree, assert_same, loopback, noise, until};
 
 /// Probes come at once, their pauses double after failures, rosters gather for some seconds: on a busy machine this adds up.
 const DEADLINE: Duration = Duration::from_secs(240);
@@ -214,7 +214,8 @@ fn who_lacks_what_it_claims_leaves_the_roster_and_comes_back_with_it() {
     let node = origin.serve(&[&"--no-dht"]);
     let published = origin.publish(tree.root());
     let runtime = Runtime::new().expect("runtime");
-    let settings = Settings { state: lab.path("boaster"), ..Settings::default() };
+    let settings =
+        Settings { state: lab.path("boaster"), listen: vec![loopback()], serve: true, ..Settings::default() };
     let service = runtime.block_on(Service::start(settings)).expect("service");
     let dest = lab.path("boaster-tree");
     runtime.block_on(pass(&service, &published.link, &dest));

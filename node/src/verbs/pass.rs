@@ -158,7 +158,9 @@ pub async fn pass(service: &Service, wish: Pass, out: &Output) -> Result<Value, 
     let (received, sent) = service.node.swarm.bytes().await;
     let traffic = (received - before_in, sent - before_out);
     print(&wish, &report, traffic, out).await;
-    if wish.mirror && !wish.dry_run && report.placed.problems.is_empty() {
+    // A run that ends now serves nobody: it says that it holds a replica only where a web server goes on.
+    let stays = service.serves() || wish.seed.is_some() || !wish.http.is_empty();
+    if wish.mirror && !wish.dry_run && report.placed.problems.is_empty() && stays {
         service.hold(&request.module).await?;
     }
     check(&wish, &report)?;
