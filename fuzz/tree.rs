@@ -44,8 +44,12 @@ fn pages() -> (Vec<Vec<u8>>, DirLink) {
     let empty = build(Vec::new());
     let many = build((0..3000).map(|number| entry(&format!("f{number:05}"), file(number))).collect());
     let link = Node::Symlink { target: b"../elsewhere".to_vec() };
-    let mixed =
-        vec![entry("a", Node::Dir(empty)), entry("b", Node::Dir(many)), entry("c", file(300)), entry("d", link)];
+    let mixed = vec![
+        entry("a", Node::Dir(Box::new(empty))),
+        entry("b", Node::Dir(Box::new(many))),
+        entry("c", file(300)),
+        entry("d", link),
+    ];
     let top = build(mixed);
     pages.sort_by_key(Vec::len);
     pages.dedup();

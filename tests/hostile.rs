@@ -144,7 +144,7 @@ fn file(name: &[u8]) -> Entry {
 }
 
 fn dir(name: &[u8], link: &DirLink) -> Entry {
-    entry(name, 0o755, Node::Dir(link.clone()))
+    entry(name, 0o755, Node::Dir(Box::new(link.clone())))
 }
 
 /// Evil trees: module name, and what the refusal says.

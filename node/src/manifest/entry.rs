@@ -36,7 +36,7 @@ pub enum Node {
         link: u32,
     },
     /// A directory.
-    Dir(DirLink),
+    Dir(Box<DirLink>),
     /// A symlink.
     Symlink {
         /// Where it points, never interpreted here.

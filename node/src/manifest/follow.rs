@@ -150,7 +150,7 @@ impl<P: Pages> Way<'_, P> {
     fn look(&self, name: &Name) -> Result<Lookup, WalkError<P::Error>> {
         let top = (self.top, 0);
         let here = self.dirs.last().and_then(|(dir, rank)| match &dir.node {
-            Node::Dir(link) => Some((link, rank.saturating_add(1))),
+            Node::Dir(link) => Some((&**link, rank.saturating_add(1))),
             _ => None,
         });
         let (link, first) = here.unwrap_or(top);

@@ -190,7 +190,7 @@ impl<'a> Frontier<'a> {
         let Node::Dir(link) = entry.node else { return Ok(()) };
         let path = at.join(&entry.name).map_err(|source| WalkError::Path { at: at.clone(), source })?;
         if self.selector.choose(scope, &path, true) != Choice::Skip && self.selector.enters(&path) {
-            self.unruled.push(Unruled { at: path, link, outer: scope.clone() });
+            self.unruled.push(Unruled { at: path, link: *link, outer: scope.clone() });
         }
         Ok(())
     }

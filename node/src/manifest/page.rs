@@ -229,7 +229,7 @@ fn read_link(cid: &Cid, (link, entries, bytes): (Cid, u64, u64)) -> Result<Node,
     if !is_page_cid(&link) {
         return Err(PageError::invalid(cid, "a link that names no page"));
     }
-    Ok(Node::Dir(DirLink { cid: link, entries, bytes }))
+    Ok(Node::Dir(Box::new(DirLink { cid: link, entries, bytes })))
 }
 
 fn read_target(cid: &Cid, name: &Name, target: ByteBuf) -> Result<Node, PageError> {
@@ -321,7 +321,7 @@ impl RootNode {
             return Err(PageError::invalid(cid, "no tree"));
         };
         let unofficial = optional.iter().find_map(|feature| feature.strip_prefix(UNOFFICIAL)).map(str::to_owned);
-        Ok(Self { mode, mtime, unofficial, late, tree })
+        Ok(Self { mode, mtime, unofficial, late, tree: *tree })
     }
 }
 

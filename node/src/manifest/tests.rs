@@ -45,7 +45,7 @@ fn file(text: &str, bytes: &[u8]) -> Entry {
 }
 
 fn dir(text: &str, link: DirLink) -> Entry {
-    Entry { name: name(text), mode: 0o755, mtime: 1_700_000_000_000_000_000, node: Node::Dir(link) }
+    Entry { name: name(text), mode: 0o755, mtime: 1_700_000_000_000_000_000, node: Node::Dir(Box::new(link)) }
 }
 
 fn symlink(text: &str, target: &str) -> Entry {

@@ -258,7 +258,7 @@ fn find<P: Pages>(pages: &P, top: &DirLink, path: &TreePath) -> Result<Lookup, W
     let (mut link, mut names) = (top.clone(), path.components().peekable());
     while let Some(name) = names.next() {
         match lookup(pages, &link, &name, 0)? {
-            Lookup::Entry(Entry { node: Node::Dir(inner), .. }, _) if names.peek().is_some() => link = inner,
+            Lookup::Entry(Entry { node: Node::Dir(inner), .. }, _) if names.peek().is_some() => link = *inner,
             Lookup::Entry(..) if names.peek().is_some() => return Ok(Lookup::Absent),
             found => return Ok(found),
         }

@@ -177,6 +177,11 @@ impl Scan<'_> {
         Ok(Scanned { root: assemble(found, &places), problems, unnamed })
     }
 
+    /// One directory, without what is below it; none if it cannot be read.
+    pub fn directory(&self, path: &TreePath) -> Option<ScannedDir> {
+        self.descend(path).dir
+    }
+
     /// Lists a directory below the root; one that cannot be read is a problem of its own.
     fn descend(&self, path: &TreePath) -> Listing {
         let mut dirs = DirCache::new(self.root.clone());

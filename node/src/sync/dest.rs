@@ -1,6 +1,6 @@
 //! The destination of a pass: opened once, locked, looked at, and remembered.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -20,13 +20,15 @@ use crate::store::files::{Dir, FileError, Stamp, Stat};
 use crate::store::index::{Directory, Index};
 use crate::store::locate::locate;
 use crate::store::proof;
-use crate::store::scan::{Hasher, ProblemKind, Scan, Scanned, ScannedDir, ScannedNode};
+use crate::store::scan::{Hasher, Problem, ProblemKind, Scan, ScannedDir, ScannedNode};
 use crate::store::stage::Stage;
 
 /// Our own directory at the root of a destination.
 pub const OWN_DIR: &str = ".murmir";
 /// How often a destination is looked at that another run holds.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Directories whose rows are made at once.
+const DIRS_AT_ONCE: usize = 256;
 
 /// An opened and locked destination. Clones share the lock.
 #[derive(Clone)]
@@ -169,8 +171,8 @@ impl Destination {
         let started = nanos_now();
         let scanned = Scan { root: &self.root, hasher: &known, read: false, wanted: keeps, started }.run()?;
         let mut found = Found::default();
-        collect(&scanned.root, &TreePath::root(), &mut found);
-        note_special(&scanned, &mut found);
+        collect(scanned.root, &TreePath::root(), &mut found);
+        note_special(&scanned.problems, &mut found);
         self.hash_unknown(&mut found, wanted);
         Ok(found)
     }
@@ -218,26 +220,29 @@ impl Destination {
     /// still stands as it was found.
     ///
     /// # Errors
-    /// The directory or the index fails.
+    /// The index fails.
     pub fn remember(
         &self,
         index: &Index,
-        placed: &HashMap<TreePath, (ContentId, u64)>,
+        mut placed: Vec<(&TreePath, (ContentId, u64))>,
         found: &Found,
         dirs: &HashSet<TreePath>,
     ) -> Result<(), SyncError> {
-        let ways: HashSet<TreePath> =
-            dirs.iter().flat_map(|dir| std::iter::successors(Some(dir.clone()), TreePath::parent)).collect();
-        let enters = |path: &TreePath, is_dir: bool| !is_dir || ways.contains(path);
-        let nothing = Known { index, tree: b"" };
-        let scan = Scan { root: &self.root, hasher: &nothing, read: false, wanted: &enters, started: nanos_now() };
-        let id = |path: &TreePath, stamp: &Stamp| match placed.get(path) {
-            Some((id, size)) => (*size == stamp.size).then_some(*id),
-            None => found.id(path, stamp),
+        placed.sort_by_key(|(path, _)| *path);
+        let id = |path: &TreePath, stamp: &Stamp| match placed.binary_search_by_key(&path, |(path, _)| *path) {
+            Ok(at) => placed.get(at).filter(|(_, (_, size))| *size == stamp.size).map(|(_, (id, _))| *id),
+            Err(_) => found.id(path, stamp),
         };
-        let mut rows: BTreeMap<TreePath, Directory> = BTreeMap::new();
-        note_rows(&scan.run()?.root, &TreePath::root(), &id, &mut rows);
-        index.put_directories(self.key(), &rows)?;
+        let nothing = Known { index, tree: b"" };
+        let files = |_: &TreePath, is_dir: bool| !is_dir;
+        let scan = Scan { root: &self.root, hasher: &nothing, read: false, wanted: &files, started: nanos_now() };
+        let dirs: Vec<&TreePath> = dirs.iter().collect();
+        // Some at a time: all rows together may be as large as everything else.
+        for some in dirs.chunks(DIRS_AT_ONCE) {
+            let rows = some.par_iter().filter_map(|at| Some((*at, row(&scan.directory(at)?, at, &id)?)));
+            let rows: Vec<(&TreePath, Directory)> = rows.collect();
+            index.put_directories(self.key(), rows.iter().map(|(at, row)| (*at, row)))?;
+        }
         Ok(())
     }
 
@@ -277,57 +282,46 @@ impl Hasher for Known<'_> {
 }
 
 /// Flattens a scanned directory.
-fn collect(dir: &ScannedDir, at: &TreePath, found: &mut Found) {
+fn collect(dir: ScannedDir, at: &TreePath, found: &mut Found) {
     if !dir.known {
         found.unknown.insert(at.clone());
     }
-    for entry in &dir.entries {
+    for entry in dir.entries {
         let Ok(path) = at.join(&entry.name) else { continue };
         let stamp = entry.stat.stamp;
-        let kind = match &entry.node {
+        let kind = match entry.node {
             ScannedNode::File { id, .. } => {
                 found.stamps.insert(path.clone(), stamp);
-                LocalKind::File { size: stamp.size, id: *id, inode: stamp.ino }
+                LocalKind::File { size: stamp.size, id, inode: stamp.ino }
             }
             ScannedNode::Dir(below) => {
                 collect(below, &path, found);
                 LocalKind::Dir
             }
-            ScannedNode::Symlink { target } => LocalKind::Symlink(target.clone()),
+            ScannedNode::Symlink { target } => LocalKind::Symlink(target),
         };
         found.tree.insert(path, Local { kind, mode: entry.mode, mtime: stamp.mtime });
     }
 }
 
-/// The rows of a directory and of those below it: of each file whose content is known.
-fn note_rows(
-    dir: &ScannedDir,
-    at: &TreePath,
-    id: &impl Fn(&TreePath, &Stamp) -> Option<ContentId>,
-    rows: &mut BTreeMap<TreePath, Directory>,
-) {
+/// The row of a directory: each file whose content is known. None where there is no file.
+fn row(dir: &ScannedDir, at: &TreePath, id: &impl Fn(&TreePath, &Stamp) -> Option<ContentId>) -> Option<Directory> {
     let (mut row, mut files) = (Directory::new(), 0);
     for entry in &dir.entries {
         let Ok(path) = at.join(&entry.name) else { continue };
-        match &entry.node {
-            ScannedNode::File { .. } => {
-                files += 1;
-                if let Some(id) = id(&path, &entry.stat.stamp) {
-                    row.insert(entry.name.clone(), (entry.stat.stamp, id));
-                }
+        if matches!(entry.node, ScannedNode::File { .. }) {
+            files += 1;
+            if let Some(id) = id(&path, &entry.stat.stamp) {
+                row.insert(entry.name.clone(), (entry.stat.stamp, id));
             }
-            ScannedNode::Dir(below) => note_rows(below, &path, id, rows),
-            ScannedNode::Symlink { .. } => {}
         }
     }
-    if files > 0 {
-        rows.insert(at.clone(), row);
-    }
+    (files > 0).then_some(row)
 }
 
 /// Devices, FIFOs and sockets stand in the way of files, and go where the module has nothing.
-fn note_special(scanned: &Scanned, found: &mut Found) {
-    for problem in scanned.problems.iter().filter(|problem| problem.kind == ProblemKind::Special) {
+fn note_special(problems: &[Problem], found: &mut Found) {
+    for problem in problems.iter().filter(|problem| problem.kind == ProblemKind::Special) {
         let path = Name::new(&problem.name).and_then(|name| problem.dir.join(&name));
         if let Ok(path) = path {
             found.tree.insert(path, Local { kind: LocalKind::Special, mode: 0, mtime: 0 });

@@ -102,11 +102,11 @@ async fn into(
     report.estimate = request.dry_run.then(|| report.plan.estimate(request.delta));
     check_guards(request, &mut report)?;
     let roots = bases.into_iter().map(|basis| basis.root).collect();
-    let pass = Arc::new((target, tree, found, roots));
+    let pass = Arc::new((target, Arc::new(tree), found, roots));
     if !request.dry_run && report.plan.has_changes() {
         let own = pass.0.own_dir()?;
         let stage = blocking(move || Ok(Arc::new(Stage::open(&own)?))).await?;
-        seeds.tell_paths(&pass.1, &report.plan);
+        seeds.tell_paths(&pass.1);
         let bringing = Bringing { node, request, stage: &stage, dest: &pass.0.root, progress, pulse: &pulse };
         report.sources = bringing.run(&report, sources, &mut finder).await?;
         report = place(request, report, stage, &pass).await?;
@@ -287,7 +287,7 @@ fn check_guards(request: &Request, report: &mut Report) -> Result<(), SyncError>
 }
 
 /// The destination, what was selected, what stood there, and the basis directories.
-type Pass = Arc<(Destination, Selected, Found, Vec<Dir>)>;
+type Pass = Arc<(Destination, Arc<Selected>, Found, Vec<Dir>)>;
 
 async fn place(request: &Request, mut report: Report, stage: Arc<Stage>, pass: &Pass) -> Result<Report, SyncError> {
     let (pass, late) = (Arc::clone(pass), [request.late.clone(), pass.1.root.late.clone()].concat());
@@ -340,8 +340,8 @@ async fn remember(
         let (target, tree, found, _) = &*pass;
         if !dirs.is_empty() {
             let placed = tree.entries.iter().filter(|_| complete);
-            let placed = placed.filter_map(|item| Some((item.path.clone(), file(item)?))).collect();
-            target.remember(&node.index, &placed, found, &dirs)?;
+            let placed = placed.filter_map(|item| Some((&item.path, file(item)?))).collect();
+            target.remember(&node.index, placed, found, &dirs)?;
         }
         if let Some(seen) = &seen {
             node.index.put_seen(target.key(), seen)?;

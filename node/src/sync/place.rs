@@ -65,10 +65,14 @@ impl Placing<'_> {
         let waiting = self.assemble(&ready, &mut placed)?;
         self.make_directories(&mut placed)?;
         self.root.sync_fs()?;
-        let (late, early): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(step, ..)| is_late(&step.path));
+        let (late, early): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|one| is_late(&one.step.path));
         let mut dirs = DirCache::new(self.root.clone());
-        for (step, from, name) in early.iter().chain(&late) {
-            guard(&mut placed, &step.path, self.switch(&mut dirs, from, step, name))?;
+        for Waiting { step, number, staged } in early.iter().chain(&late) {
+            let (from, name) = match staged {
+                Some(id) => (self.stage.dir(), id.hex()),
+                None => (&ready, number.to_string()),
+            };
+            guard(&mut placed, &step.path, self.switch(&mut dirs, from, step, &name))?;
         }
         self.link_and_touch(&ready, &mut placed)?;
         self.delete(&mut placed)?;
@@ -116,42 +120,57 @@ impl Placing<'_> {
     }
 
     /// Prepares every file and symlink, attributes and all; says where each waits.
-    fn assemble(&self, ready: &Dir, placed: &mut Placed) -> Result<Vec<(&Step, Dir, String)>, FileError> {
-        let mut uses: HashMap<ContentId, usize> = HashMap::new();
-        for step in &self.plan.steps {
-            if let Change::File { id, origin: Origin::Fetch, .. } = &step.change {
-                *uses.entry(*id).or_default() += 1;
-            }
-        }
+    fn assemble(&self, ready: &Dir, placed: &mut Placed) -> Result<Vec<Waiting<'_>>, FileError> {
+        let mut uses = further_uses(self.plan);
         let mut waiting = Vec::new();
         for (number, step) in self.plan.steps.iter().enumerate() {
-            let name = number.to_string();
-            let mut place = (ready.clone(), name);
             let result = match &step.change {
-                Change::File { id, origin, .. } => self.assemble_file(&mut place, step, *id, origin, &mut uses),
-                Change::Symlink(target) => self.assemble_symlink(ready, step, target, &place.1),
+                Change::File { id, origin: Origin::Fetch, .. } => {
+                    self.assemble_fetched(ready, step, (*id, number), &mut uses)
+                }
+                Change::File { origin, .. } => {
+                    self.assemble_copy(ready, step, origin, &number.to_string()).map(|()| None)
+                }
+                Change::Symlink(target) => {
+                    self.assemble_symlink(ready, step, target, &number.to_string()).map(|()| None)
+                }
                 _ => continue,
             };
-            let fine = result.is_ok();
-            guard(placed, &step.path, result)?;
-            if fine {
-                waiting.push((step, place.0, place.1));
+            match result {
+                Ok(staged) => waiting.push(Waiting { step, number, staged }),
+                Err(error) => guard(placed, &step.path, Err(error))?,
             }
         }
         Ok(waiting)
     }
 
-    /// A staged content waits where it is for its last use; everything else goes to `place`.
-    fn assemble_file(
+    /// A staged content waits where it is for its last use.
+    fn assemble_fetched(
         &self,
-        place: &mut (Dir, String),
+        ready: &Dir,
         step: &Step,
-        id: ContentId,
-        origin: &Origin,
+        (id, number): (ContentId, usize),
         uses: &mut HashMap<ContentId, usize>,
-    ) -> Result<(), FileError> {
-        let (ready, name) = (&place.0, place.1.as_str());
+    ) -> Result<Option<ContentId>, FileError> {
+        match uses.get_mut(&id).filter(|left| **left > 0) {
+            Some(left) => {
+                *left -= 1;
+                let name = number.to_string();
+                copy(&self.stage.open_file(&id)?, ready, &name)?;
+                give(ready, &name, step)?;
+                Ok(None)
+            }
+            None => {
+                give(self.stage.dir(), &id.hex(), step)?;
+                Ok(Some(id))
+            }
+        }
+    }
+
+    /// What stands on this machine already goes to `ready`.
+    fn assemble_copy(&self, ready: &Dir, step: &Step, origin: &Origin, name: &str) -> Result<(), FileError> {
         match origin {
+            Origin::Fetch => {}
             Origin::Move(from) => {
                 let (dir, old) = locate(self.root, from)?;
                 return dir.link(&old, ready, name);
@@ -169,23 +188,8 @@ impl Placing<'_> {
                 }
                 copy(&dir.open_file(&old)?, ready, name)?;
             }
-            Origin::Fetch => {
-                let left = uses.entry(id).or_default();
-                *left = left.saturating_sub(1);
-                if *left > 0 {
-                    copy(&self.stage.open_file(&id)?, ready, name)?;
-                } else {
-                    *place = (self.stage.dir().clone(), id.hex());
-                }
-            }
         }
-        let (ready, name) = (&place.0, place.1.as_str());
-        // Most of what was fetched came with them.
-        let now = ready.stat(name)?;
-        if now.mode != step.mode {
-            ready.set_mode(name, step.mode)?;
-        }
-        set_mtime(ready, name.as_bytes(), step.mtime.filter(|mtime| now.stamp.mtime != *mtime))
+        give(ready, name, step)
     }
 
     fn assemble_symlink(&self, ready: &Dir, step: &Step, target: &[u8], name: &str) -> Result<(), FileError> {
@@ -300,6 +304,34 @@ impl Placing<'_> {
         dir.set_mode(&name, mode)?;
         set_mtime(&dir, name.as_bytes(), mtime)
     }
+}
+
+/// What waits for its one rename: in the stage under its content id, or where things are ready under its number.
+struct Waiting<'a> {
+    step: &'a Step,
+    number: usize,
+    staged: Option<ContentId>,
+}
+
+/// How often a content that comes from others is needed beside the first time.
+fn further_uses(plan: &Plan) -> HashMap<ContentId, usize> {
+    let fetched = plan.steps.iter().filter_map(|step| match &step.change {
+        Change::File { id, origin: Origin::Fetch, .. } => Some(*id),
+        _ => None,
+    });
+    let mut ids: Vec<ContentId> = fetched.collect();
+    ids.sort_unstable();
+    let same = ids.chunk_by(|one, next| one == next).filter(|same| same.len() > 1);
+    same.filter_map(|same| Some((*same.first()?, same.len() - 1))).collect()
+}
+
+/// Gives a file the attributes of its step; most of what was fetched came with them.
+fn give(dir: &Dir, name: &str, step: &Step) -> Result<(), FileError> {
+    let now = dir.stat(name)?;
+    if now.mode != step.mode {
+        dir.set_mode(name, step.mode)?;
+    }
+    set_mtime(dir, name.as_bytes(), step.mtime.filter(|mtime| now.stamp.mtime != *mtime))
 }
 
 /// Lets one path fail, but not the disk.

@@ -297,7 +297,7 @@ impl Writer<'_> {
                 Kind::File { size: scanned.stat.stamp.size, id: *id, link: label.copied().unwrap_or(0) }
             }
             ScannedNode::Dir(below) => match path() {
-                Some(path) => Kind::Dir(self.directory(below, &path)?),
+                Some(path) => Kind::Dir(Box::new(self.directory(below, &path)?)),
                 None => return Ok(None),
             },
             ScannedNode::Symlink { target } if target.len() <= MAX_TARGET => Kind::Symlink { target: target.clone() },

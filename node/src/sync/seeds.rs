@@ -1,16 +1,14 @@
 //! The web seeds of a run: those that the user gave, and those that nominations tell of.
 
-use std::collections::HashSet;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use libp2p::Multiaddr;
 use reqwest::Client;
 use tracker_less::net::believable;
 
 use super::SyncError;
-use super::plan::{Plan, Remote};
+use super::plan::Remote;
 use super::selected::Selected;
-use crate::manifest::ContentId;
 use crate::manifest::entry::Node as Kind;
 use crate::web::client::{client, host_of, public_client};
 use crate::web::{Paths, WebSeed};
@@ -70,15 +68,16 @@ impl Seeds {
         Some(self.seed(client?, url))
     }
 
-    /// Tells where in the module the contents stand that the plan wants.
-    pub fn tell_paths(&self, tree: &Selected, plan: &Plan) {
-        let wanted: HashSet<ContentId> = plan.wants().into_iter().map(|want| want.id).collect();
+    /// Tells where in the module its contents stand.
+    pub fn tell_paths(&self, tree: &Arc<Selected>) {
+        let tree = Arc::clone(tree);
         let place = |remote: &Remote| match &remote.entry.node {
-            Kind::File { id, .. } if wanted.contains(id) => Some((*id, remote.place.clone())),
+            Kind::File { id, .. } => Some((*id, remote.place.clone())),
             _ => None,
         };
-        // A run has one plan.
-        let _ = self.paths.set(tree.entries.iter().filter_map(place).collect());
+        let places = move || tree.entries.iter().filter_map(place).collect();
+        // A run has one tree.
+        let _ = self.paths.set(LazyLock::new(Box::new(places)));
     }
 }
 

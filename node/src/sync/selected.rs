@@ -87,6 +87,7 @@ pub fn selected(node: &Node, request: &Request, bundle: &CheckedBundle) -> Resul
         }
     }
     all.missing.extend(missing(node, request, &all.entries, bundle.root()));
+    all.entries.shrink_to_fit();
     Ok(all)
 }
 
@@ -172,7 +173,7 @@ pub fn top(index: &Index, module: &ModuleRef, select: &Selector, root: &Cid) -> 
         let node = root_node(index, root).map_err(refuse)?;
         // The root has no name; any will do.
         let Ok(name) = Name::new(OWN_DIR) else { return Ok(None) };
-        return Ok(Some(Entry { name, mode: node.mode, mtime: node.mtime, node: EntryKind::Dir(node.tree) }));
+        return Ok(Some(Entry { name, mode: node.mode, mtime: node.mtime, node: EntryKind::Dir(Box::new(node.tree)) }));
     };
     let above = select.base().parent().unwrap_or_default();
     let itself = Selector::places(above, [(name.as_bytes().to_vec(), Depth::Itself)], false).with_follow(Follow::Dirs);

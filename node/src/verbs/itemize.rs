@@ -29,7 +29,7 @@ pub fn suffix(step: &Step) -> String {
 
 /// `>f.st......`: the eleven letters of a step.
 pub fn letters(step: &Step, rules: &Rules) -> String {
-    let old = step.replaces.as_ref();
+    let old = step.replaces.as_deref();
     let is_link = old.is_some_and(|old| matches!(old.kind, LocalKind::Symlink(_)));
     let is_dir = old.is_some_and(|old| old.kind == LocalKind::Dir);
     let attributes = changes(step, rules, false, false);
@@ -41,7 +41,7 @@ pub fn letters(step: &Step, rules: &Rules) -> String {
             let known = is_link || step.beside.is_some();
             (Update::Create, Kind::Symlink, changes(step, rules, true, false).filter(|_| known))
         }
-        Change::Link { size, .. } => match old.or(step.beside.as_ref()).map(|old| &old.kind) {
+        Change::Link { size, .. } => match old.or(step.beside.as_deref()).map(|old| &old.kind) {
             Some(LocalKind::File { size: before, .. }) => {
                 (Update::HardLink, Kind::File, changes(step, rules, false, before != size))
             }
@@ -60,7 +60,7 @@ pub fn letters(step: &Step, rules: &Rules) -> String {
         Change::File { origin: Origin::Basis { .. }, .. } => {
             (Update::Create, Kind::File, changes(step, rules, false, false))
         }
-        Change::File { size, id, .. } => match old.or(step.beside.as_ref()) {
+        Change::File { size, id, .. } => match old.or(step.beside.as_deref()) {
             Some(Local { kind: LocalKind::File { size: before, id: known, .. }, .. }) => {
                 (Update::Receive, Kind::File, changes(step, rules, *known != Some(*id), before != size))
             }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use cid::Cid;
@@ -42,8 +42,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Longest wait for the head of an answer, however much of it trickles in.
 const HEAD: Duration = Duration::from_secs(20);
 
-/// Where each content stands in a tree, for all seeds of a run; before it is known no file is asked for.
-pub type Paths = Arc<OnceLock<HashMap<ContentId, TreePath>>>;
+/// Where each content stands in a tree.
+type Places = HashMap<ContentId, TreePath>;
+
+/// The same for all seeds of a run, found out when the first file is asked for; before there is a way to, none is.
+pub type Paths = Arc<OnceLock<LazyLock<Places, Box<dyn FnOnce() -> Places + Send + Sync>>>>;
 
 /// A plain HTTP server of a tree.
 pub struct WebSeed {

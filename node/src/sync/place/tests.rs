@@ -71,7 +71,7 @@ fn remote() -> Vec<Remote> {
         nodes.insert(path(text), Node::File { size, id, link: 0 });
         if let Some(dir) = path(text).parent().filter(|dir| !dir.is_root()) {
             // No pages are looked at here: any link will do.
-            nodes.insert(dir, Node::Dir(DirLink { cid: cid::Cid::default(), entries: 0, bytes: 0 }));
+            nodes.insert(dir, Node::Dir(Box::new(DirLink { cid: cid::Cid::default(), entries: 0, bytes: 0 })));
         }
     }
     nodes.insert(path("link"), Node::Symlink { target: b"a".to_vec() });

@@ -101,7 +101,15 @@ impl Doom<'_> {
             }
             let (mode, replaces) = (old.mode, Some(old.clone()));
             let (path, change) = (path.clone(), Change::Delete);
-            steps.push(Step { path, change, mode, mtime: None, rank: 0, replaces, beside: None });
+            steps.push(Step {
+                path,
+                change,
+                mode,
+                mtime: None,
+                rank: 0,
+                replaces: replaces.map(Box::new),
+                beside: None,
+            });
         }
         steps.sort_by_cached_key(|step| self.turn(&step.path));
         (steps, kept)

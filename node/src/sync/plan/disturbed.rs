@@ -42,7 +42,15 @@ mod tests {
     }
 
     fn step(at: &str, change: Change, replaces: Option<Local>) -> Step {
-        Step { path: path(at), change, mode: 0o644, mtime: None, rank: 1, replaces, beside: None }
+        Step {
+            path: path(at),
+            change,
+            mode: 0o644,
+            mtime: None,
+            rank: 1,
+            replaces: replaces.map(Box::new),
+            beside: None,
+        }
     }
 
     #[test]

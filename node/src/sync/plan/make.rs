@@ -68,20 +68,20 @@ fn takes_a_directorys_place(step: &Step) -> bool {
 
 /// Files cannot take the place of directories that are not empty: those steps go, and are remembered.
 fn drop_blocked(plan: &mut Plan, local: &LocalTree) {
-    let (doomed, steps): (Vec<Step>, Vec<Step>) =
-        std::mem::take(&mut plan.steps).into_iter().partition(|step| step.change == Change::Delete);
-    let going: HashSet<&TreePath> = doomed.iter().map(|step| &step.path).collect();
-    for step in steps {
+    let doomed = plan.steps.iter().filter(|step| step.change == Change::Delete);
+    let going: HashSet<TreePath> = doomed.map(|step| step.path.clone()).collect();
+    let (kept, blocked) = (&mut plan.kept_dirs, &mut plan.blocked);
+    plan.steps.retain(|step| {
         let mut below = local.range(&step.path..).skip(1).map(|(path, _)| path);
         let mut below = std::iter::from_fn(|| below.next().filter(|path| path.relative_to(&step.path).is_some()));
-        if takes_a_directorys_place(&step) && below.any(|path| !going.contains(path)) {
-            plan.kept_dirs.push(step.path.clone());
-            plan.blocked.push(step.path);
-        } else {
-            plan.steps.push(step);
+        let is_blocked = takes_a_directorys_place(step) && below.any(|path| !going.contains(path));
+        if is_blocked {
+            kept.push(step.path.clone());
+            blocked.push(step.path.clone());
         }
-    }
-    plan.steps.extend(doomed);
+        !is_blocked
+    });
+    plan.steps.shrink_to_fit();
 }
 
 /// True for a file of this content.
@@ -261,7 +261,7 @@ impl<'a> Planner<'a> {
         let best = there.filter(is_kind).rev().max_by_key(|there| (is_like(there), !self.differs(there, item)));
         let stands =
             self.local.get(&item.path).is_some_and(|old| discriminant(&old.kind) == discriminant(&kind_of(item)));
-        let beside = best.filter(|_| !stands).cloned();
+        let beside = best.filter(|_| !stands).map(|there| Box::new(there.clone()));
         self.push(item, change);
         if let Some(step) = self.plan.steps.last_mut() {
             step.beside = beside;
@@ -399,8 +399,8 @@ impl<'a> Planner<'a> {
         if let (Some(step), Some(basis)) = (self.plan.steps.last_mut(), basis) {
             // Without -p what is brought takes after what it is like; what is copied does not.
             let like = Some(basis.local).filter(|_| basis.likeness == Likeness::Path);
-            step.mode = self.rules.mode(&item.entry, step.replaces.as_ref().or(like));
-            step.beside = Some(basis.local.clone());
+            step.mode = self.rules.mode(&item.entry, step.replaces.as_deref().or(like));
+            step.beside = Some(Box::new(basis.local.clone()));
         }
     }
 
@@ -463,7 +463,7 @@ impl<'a> Planner<'a> {
         let mode = self.rules.mode(&item.entry, replaces.as_ref());
         let is_link = matches!(item.entry.node, Node::Symlink { .. });
         let mtime = self.rules.keeps_time(item.entry.is_dir(), is_link).then_some(item.entry.mtime);
-        let (path, rank) = (item.path.clone(), self.rank);
+        let (path, rank, replaces) = (item.path.clone(), self.rank, replaces.map(Box::new));
         self.plan.steps.push(Step { path, change, mode, mtime, rank, replaces, beside: None });
     }
 }

@@ -171,9 +171,9 @@ pub struct Step {
     /// Place in the sorted list of what was selected, from 1; 0 for the root and for deletions.
     pub rank: u64,
     /// What stands there now.
-    pub replaces: Option<Local>,
+    pub replaces: Option<Box<Local>>,
     /// What stands at the same path of a basis directory, where nothing stands here: changes are told against it.
-    pub beside: Option<Local>,
+    pub beside: Option<Box<Local>>,
 }
 
 impl Step {
@@ -300,8 +300,8 @@ impl Plan {
             (None, _) => Change::MakeDir,
         };
         if !same || rules.tell_unchanged {
-            let path = TreePath::root();
-            self.steps.insert(0, Step { path, change, mode, mtime, rank: 0, replaces: old, beside: None });
+            let (path, replaces) = (TreePath::root(), old.map(Box::new));
+            self.steps.insert(0, Step { path, change, mode, mtime, rank: 0, replaces, beside: None });
         }
     }
 
