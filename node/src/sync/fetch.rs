@@ -174,7 +174,7 @@ impl Download {
             self.meet(source);
         }
         self.call(false);
-        while self.picker.left() > 0 {
+        while self.picker.left() > 0 || self.picker.hands_on(Instant::now()) {
             self.hand_out()?;
             let wait = self.held_back();
             if !wait.is_zero() {
@@ -389,8 +389,9 @@ impl Download {
         for id in self.picker.laggards(now) {
             self.lose(id, "finished nothing for long", finder);
         }
-        self.call(self.flights.is_empty());
-        if !self.flights.is_empty() || self.picker.awaits_busy(now) {
+        let is_done = self.picker.left() == 0;
+        self.call(self.flights.is_empty() && !is_done);
+        if is_done || !self.flights.is_empty() || self.picker.awaits_busy(now) {
             if now.duration_since(self.asked) >= ASK_AGAIN {
                 (self.asked, self.rounds) = (now, self.rounds.wrapping_add(1));
                 let idle = !self.rounds.is_multiple_of(ASK_ALL);

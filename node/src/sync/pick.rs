@@ -75,8 +75,10 @@ struct PieceState {
     absent: Vec<SourceId>,
     /// Present sources that hold only a part of the tree, this piece included.
     holders: u32,
-    /// Another downloader is expected to bring it.
-    anothers: bool,
+    /// The downloader that is expected to bring it, where that is another one.
+    owner: Option<SourceId>,
+    /// It came from one that has everything.
+    mine: bool,
 }
 
 /// Hands out the pieces of one run.
@@ -85,7 +87,11 @@ pub struct Picker {
     /// This downloader's lot.
     lot: u64,
     /// Those of the others, by which each piece is somebody's own.
-    lots: Vec<u64>,
+    lots: Vec<(SourceId, u64)>,
+    /// When something last came, or somebody did who might bring it.
+    fed: Option<Instant>,
+    /// Bytes of the largest piece.
+    largest: u64,
 
     pieces: Vec<Piece>,
     states: Vec<PieceState>,
@@ -105,6 +111,8 @@ impl Picker {
         Self {
             lot: 0,
             lots: Vec::new(),
+            fed: None,
+            largest: pieces.iter().map(|piece| piece.bytes).max().unwrap_or(0),
             states: pieces.iter().map(|_| PieceState::default()).collect(),
             left: pieces.len(),
             open_bytes: pieces.iter().map(|piece| piece.bytes).sum(),
@@ -126,6 +134,7 @@ impl Picker {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a length")]
     pub fn join(&mut self, have: Have, lot: u64, now: Instant) -> SourceId {
         let id = self.sources.len();
+        self.fed.get_or_insert(now);
         let share = (id as f64 * 0.618_033_988_749_895).fract();
         let beyond = (share * self.pieces.len() as f64) as usize;
         let cursor = (crowd::first(self.lot, self.pieces.len()) + beyond) % self.pieces.len().max(1);
@@ -136,10 +145,10 @@ impl Picker {
 
     /// A source says anew what it has; what it lacked before may be there now.
     pub fn update(&mut self, source: SourceId, have: Have, now: Instant) {
-        let news = self.news(&have);
+        self.note_news(source, &have, now);
         self.count_holder(source, false);
         if let Some(state) = self.sources.get_mut(source) {
-            state.grow(have, news, now);
+            (state.have, state.is_bare) = (have, false);
             for piece in &mut self.states {
                 piece.absent.retain(|id| *id != source);
             }
@@ -195,22 +204,34 @@ impl Picker {
         self.sources.iter().map(|source| source.in_flight).sum()
     }
 
-    /// The rarest of the next free pieces from the source's own cursor on, going round at the end.
+    /// The next free piece for a source; none is not looked for again until that may have changed.
     fn fresh(&mut self, source: SourceId, now: Instant) -> Option<PieceId> {
+        if self.sources.get(source)?.is_bare {
+            return None;
+        }
+        let found = self.rarest(source, now);
+        let state = self.sources.get_mut(source)?;
+        match found {
+            Some(piece) => state.cursor = piece + 1,
+            None => state.is_bare = state.have != Have::Whole,
+        }
+        found
+    }
+
+    /// The rarest of the next free pieces from the source's own cursor on, going round at the end.
+    fn rarest(&self, source: SourceId, now: Instant) -> Option<PieceId> {
         let state = self.sources.get(source)?;
         let mixed = self.sources.iter().any(|other| !other.gone && other.have.is_partial());
         let round = self.free.range(state.cursor..).chain(self.free.range(..state.cursor)).copied();
         let mut able = round.filter(|piece| self.can_deliver(source, *piece));
-        let found = if state.have == Have::Whole && self.others_deliver(now) {
-            able.find(|piece| self.states.get(*piece).is_some_and(PieceState::is_own))?
+        if state.have == Have::Whole && self.others_deliver(now) {
+            able.find(|piece| self.states.get(*piece).is_some_and(PieceState::is_own))
         } else if mixed {
             let rarity = |piece: &PieceId| self.states.get(*piece).map_or(0, |state| state.holders);
-            able.take(COMPARED).min_by_key(rarity)?
+            able.take(COMPARED).min_by_key(rarity)
         } else {
-            able.next()?
-        };
-        self.sources.get_mut(source)?.cursor = found + 1;
-        Some(found)
+            able.next()
+        }
     }
 
     fn can_deliver(&self, source: SourceId, piece: PieceId) -> bool {
@@ -229,7 +250,8 @@ impl Picker {
         if known.is_empty() { None } else { Some(known.iter().sum::<f64>() / known.len() as f64) }
     }
 
-    /// The piece under way elsewhere that would come latest, if this source beats that.
+    /// The piece under way elsewhere that would come latest, if this source beats that. Only what stands still is repeated before
+    /// the end: nobody waits for the rest.
     fn steal(&self, source: SourceId, now: Instant) -> Option<PieceId> {
         let by = self.sources.get(source)?;
         let mut best: Option<(f64, PieceId)> = None;
@@ -243,6 +265,9 @@ impl Picker {
                 continue;
             }
             let theirs = self.expected(*id, now);
+            if theirs.is_finite() && !self.free.is_empty() {
+                continue;
+            }
             let beats = by.finish(piece.bytes, self.typical_pace().unwrap_or(0.0), now) * GAIN.0 + GAIN.1 < theirs;
             if beats && best.is_none_or(|(latest, _)| theirs > latest) && self.can_deliver(source, *id) {
                 best = Some((theirs, *id));
@@ -279,10 +304,12 @@ impl Picker {
         if let (Some(state), Some((_, since))) = (self.sources.get_mut(source), flight) {
             state.measure(bytes, *since, now);
         }
+        let mine = self.sources.get(source).is_some_and(|source| source.have == Have::Whole);
         self.land(source, piece, now);
         match self.states.get_mut(piece) {
             Some(state) if !state.done => {
-                state.done = true;
+                (state.done, state.mine) = (true, mine);
+                self.fed = Some(now);
                 self.free.remove(&piece);
                 self.left -= 1;
                 self.open_bytes = self.open_bytes.saturating_sub(bytes);
@@ -330,11 +357,21 @@ impl Picker {
         false
     }
 
-    /// Sources that owe something and have finished nothing for too long, while another delivers: to be given up.
+    /// Sources that owe something and have finished nothing for too long, while another delivers all that they could: to be given
+    /// up.
     pub fn laggards(&self, now: Instant) -> Vec<SourceId> {
         let delivers = self.sources.iter().any(|source| source.is_ready(now) && source.pace.is_some());
-        let late = |id: &SourceId| self.sources.get(*id).is_some_and(|source| source.is_silent(now));
-        if delivers { (0..self.sources.len()).filter(late).collect() } else { Vec::new() }
+        let is_late = |id: &SourceId| self.sources.get(*id).is_some_and(|source| source.is_silent(now));
+        let late = (0..self.sources.len()).filter(is_late);
+        if delivers { late.filter(|id| !self.is_needed(*id, now)).collect() } else { Vec::new() }
+    }
+
+    /// True if something lacking here can be had from nobody else who moves.
+    fn is_needed(&self, source: SourceId, now: Instant) -> bool {
+        let is_ready = |id: &SourceId| self.sources.get(*id).is_some_and(|other| other.is_ready(now));
+        let others: Vec<SourceId> = (0..self.sources.len()).filter(|id| *id != source).filter(is_ready).collect();
+        let elsewhere = |piece| others.iter().any(|other| self.can_deliver(*other, piece));
+        (0..self.pieces.len()).any(|piece| self.can_deliver(source, piece) && !elsewhere(piece))
     }
 
     /// Present sources that hold a part: by now they may have more. `idle`: those only that have nothing to do.
@@ -365,6 +402,7 @@ impl Picker {
             self.under_way.remove(&piece);
             if !state.done {
                 self.free.insert(piece);
+                self.sources.iter_mut().for_each(|source| source.is_bare = false);
             }
         }
     }

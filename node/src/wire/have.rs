@@ -77,8 +77,10 @@ impl Have {
     pub fn contains_range(&self, number: u64, range: &Range<u64>) -> bool {
         let Self::Partly(_, parts) = self else { return self.contains(number) };
         let (first, end) = (range.start / GROUP, range.end.div_ceil(GROUP));
-        let covers = |part: &Groups| part.0 == number && part.1 <= first && part.end().is_some_and(|last| last >= end);
-        self.contains(number) || parts.iter().any(covers)
+        let after = parts.partition_point(|part| (part.0, part.1) <= (number, first));
+        let before = after.checked_sub(1).and_then(|index| parts.get(index));
+        let covers = |part: &Groups| part.0 == number && part.end().is_some_and(|last| last >= end);
+        self.contains(number) || before.is_some_and(covers)
     }
 
     /// Whether entry `number` is held.

@@ -1,23 +1,33 @@
 //! Several downloaders of one tree at once: which piece is whose to bring, and whether the others do their part.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::source::SourceState;
-use super::{Picker, Piece, PieceId, PieceState};
+use super::{Picker, Piece, PieceId, PieceState, SourceId};
 use crate::wire::Have;
 
-/// Who has got nothing new for so long is no downloader any more.
+/// Whose pieces do not turn up for so long does not do its part; who has got nothing new for so long is no downloader any more.
 const STILL: Duration = Duration::from_secs(6);
-/// Pieces that a downloader may have asked for before it knew of others: a first window.
+/// At least this many times as long as a piece takes here: all share the lines of those that have everything.
+const PATIENCE: u32 = 3;
+/// Pieces that a downloader may have asked for before it knew of others.
 const AT_ONCE: usize = 6;
 /// Of the rate of those that have everything, this much is enough from the others.
 const ENOUGH: f64 = 0.5;
+/// Whoever has everything stays for so long at most, for others to have it.
+const HAND_ON: Duration = Duration::from_secs(5);
 
 impl PieceState {
     /// To be asked of those that have everything: nobody else has it, or will.
     pub(super) fn is_own(&self) -> bool {
-        self.holders == 0 && !self.anothers
+        self.is_lacking() && self.owner.is_none()
+    }
+
+    /// Neither here nor at another downloader.
+    fn is_lacking(&self) -> bool {
+        !self.done && self.holders == 0
     }
 }
 
@@ -51,10 +61,13 @@ pub(super) fn first(lot: u64, count: usize) -> usize {
 }
 
 impl Picker {
-    /// Draws anew whose each piece is, where other downloaders came or went: of all the one who began there, before it knew of any
-    /// other; else the one with the highest hash (rendezvous hashing), so that nothing changes between the others.
+    /// Draws anew whose each piece is, where other downloaders came or went or do not do their part: of all the one who began there,
+    /// before it knew of any other; else the one with the highest hash (rendezvous hashing), so that nothing changes between the
+    /// others.
     pub(super) fn draw(&mut self, now: Instant) {
-        let lots: Vec<u64> = self.sources.iter().filter(|one| one.is_downloader(now)).map(|one| one.lot).collect();
+        self.judge(now);
+        let others = self.sources.iter().enumerate().filter(|(_, one)| one.is_downloader());
+        let lots: Vec<(SourceId, u64)> = others.map(|(id, one)| (id, one.lot)).collect();
         if lots == self.lots {
             return;
         }
@@ -62,46 +75,99 @@ impl Picker {
         for ((at, piece), state) in
             self.pieces.iter().enumerate().zip(&mut self.states).filter(|(_, state)| !state.done)
         {
-            let (key, mine) = (piece.key(), rank(self.lot, at, piece.key(), count));
-            state.anothers = lots.iter().any(|lot| rank(*lot, at, key, count) > mine);
+            let claim = |lot| rank(lot, at, piece.key(), count);
+            let best = lots.iter().map(|(id, lot)| (claim(*lot), *id)).max();
+            state.owner = best.filter(|(theirs, _)| *theirs > claim(self.lot)).map(|(_, id)| id);
         }
         self.lots = lots;
+    }
+
+    /// Strikes out those whose own pieces do not turn up, and of those that owe none the ones that do not grow.
+    fn judge(&mut self, now: Instant) {
+        let lacking = self.states.iter().filter(|state| state.is_lacking());
+        let owing: BTreeSet<SourceId> = lacking.filter_map(|state| state.owner).collect();
+        let patience = self.patience(now);
+        for (id, state) in self.sources.iter_mut().enumerate() {
+            let since = if owing.contains(&id) {
+                state.brought_at
+            } else {
+                state.brought_at = now;
+                state.grown.unwrap_or(state.came)
+            };
+            state.shirks |= now.saturating_duration_since(since) >= patience;
+        }
+    }
+
+    /// How long another's piece may take.
+    fn patience(&self, now: Instant) -> Duration {
+        let whole = self.sources.iter().filter(|one| !one.gone && one.have == Have::Whole);
+        let here = whole.map(|one| one.spell(self.largest, now)).min().unwrap_or_default();
+        STILL.max(here.saturating_mul(PATIENCE))
     }
 
     /// True while other downloaders bring what is lacking here, about as fast as those that have everything do or faster, and hand
     /// it on as fast: then these are spared.
     pub(super) fn others_deliver(&self, now: Instant) -> bool {
-        let others = || self.sources.iter().filter(|one| one.is_downloader(now) && !one.is_stalled(now));
+        let others = || self.sources.iter().filter(|one| one.is_downloader() && !one.is_stalled(now));
         let whole = self.sources.iter().filter(|one| !one.gone && one.have == Have::Whole);
         let enough = whole.filter_map(SourceState::rate).sum::<f64>() * ENOUGH;
         let given: Vec<f64> = others().filter_map(SourceState::rate).collect();
-        let brought: Vec<f64> = others().filter_map(|one| one.growth(now)).collect();
+        let patience = self.patience(now);
+        let brought: Vec<f64> = others().filter_map(|one| one.growth(patience, now)).collect();
         // Before anybody's rate is known, each does its part first.
         let suffices = |rates: &[f64]| rates.is_empty() || rates.iter().sum::<f64>() >= enough;
-        others().next().is_some() && suffices(&given) && suffices(&brought)
+        // Whoever only says that it has something holds nobody up for long.
+        let feeds = self.fed.is_some_and(|fed| now.saturating_duration_since(fed) < patience);
+        feeds && others().next().is_some() && suffices(&given) && suffices(&brought)
     }
 
-    /// Bytes of the pieces lacking here that a source with this map would bring first.
-    pub(super) fn news(&self, have: &Have) -> u64 {
-        let lacking = self.states.iter().zip(&self.pieces).filter(|(state, _)| !state.done && state.holders == 0);
-        lacking.filter(|(_, piece)| piece.is_in(have)).map(|(_, piece)| piece.bytes).sum()
+    /// True while all is here, and something that was brought here for all would go with us: another downloader lacks it, and none
+    /// that has it stays for more. Else whoever has the last piece leaves with it, and the next one brings it anew.
+    pub fn hands_on(&self, now: Instant) -> bool {
+        let is_over = self.fed.is_none_or(|fed| now.saturating_duration_since(fed) >= HAND_ON);
+        if self.left > 0 || is_over {
+            return false;
+        }
+        // Who was never seen to grow may want no more than it has.
+        let others = self.sources.iter().filter(|one| one.is_downloader() && one.grown.is_some());
+        let others: Vec<&Have> = others.map(|one| &one.have).collect();
+        let stays = |have: &&Have| self.pieces.iter().any(|piece| !piece.is_in(have));
+        let staying: Vec<&Have> = others.iter().copied().filter(stays).collect();
+        let mut mine = self.pieces.iter().zip(&self.states).filter(|(_, state)| state.mine).map(|(piece, _)| piece);
+        mine.any(|piece| {
+            let is_in = |have: &&Have| piece.is_in(have);
+            !others.iter().all(is_in) && !staying.iter().any(is_in)
+        })
+    }
+
+    /// Takes note of what a source with this map would bring first, of what is lacking here; whose pieces these are does its part.
+    pub(super) fn note_news(&mut self, source: SourceId, have: &Have, now: Instant) {
+        if !have.is_partial() {
+            return;
+        }
+        let mut news = 0;
+        for (state, piece) in self.states.iter().zip(&self.pieces) {
+            if !state.is_lacking() || !piece.is_in(have) {
+                continue;
+            }
+            news += piece.bytes;
+            if let Some(owner) = state.owner.and_then(|owner| self.sources.get_mut(owner)) {
+                owner.brought_at = now;
+            }
+        }
+        if let Some(state) = self.sources.get_mut(source) {
+            state.brought += news;
+            if state.have.is_partial() && state.have != *have {
+                state.grown = Some(now);
+            }
+        }
     }
 }
 
 impl SourceState {
-    /// Takes a new map of what it holds, with so many bytes that nobody had before.
-    pub(super) fn grow(&mut self, have: Have, news: u64, now: Instant) {
-        if news > 0 && have.is_partial() {
-            self.grown = now;
-            self.brought += news;
-        }
-        self.have = have;
-    }
-
-    /// Holds nothing yet, or a part that grows by what is lacking here.
-    fn is_downloader(&self, now: Instant) -> bool {
-        let grows = now.saturating_duration_since(self.grown) < STILL;
-        grows && !self.gone && self.have != Have::Whole
+    /// Holds nothing yet or a part, and does its part.
+    fn is_downloader(&self) -> bool {
+        !self.shirks && !self.gone && self.have != Have::Whole
     }
 
     /// Bytes a second that it gives.
@@ -109,9 +175,15 @@ impl SourceState {
         self.pace.map(|pace| 1.0 / pace.max(1e-12))
     }
 
-    /// Bytes a second that it brought, once that can be told.
-    fn growth(&self, now: Instant) -> Option<f64> {
+    /// How long it takes for so many bytes, or has taken already.
+    fn spell(&self, bytes: u64, now: Instant) -> Duration {
+        let usual = self.pace.map_or(0.0, |pace| pace * bytes as f64);
+        Duration::try_from_secs_f64(usual).unwrap_or_default().max(self.owes_for(now).unwrap_or_default())
+    }
+
+    /// Bytes a second that it brought, once it had the time for something.
+    fn growth(&self, patience: Duration, now: Instant) -> Option<f64> {
         let span = now.saturating_duration_since(self.came);
-        (span >= STILL).then(|| self.brought as f64 / span.as_secs_f64())
+        (span >= patience).then(|| self.brought as f64 / span.as_secs_f64())
     }
 }

@@ -17,6 +17,8 @@ struct Newcomer {
     ids: Vec<Option<SourceId>>,
     /// What it waits for, by supplier: the piece, and the bytes still to come.
     owed: Vec<VecDeque<(PieceId, f64)>>,
+    /// It went, with all that it has.
+    gone: bool,
 }
 
 impl Newcomer {
@@ -63,18 +65,20 @@ impl Crowd {
                 has: vec![false; usize::try_from(self.pieces).unwrap()],
                 ids,
                 owed,
+                gone: false,
             });
         }
-        let (mut now, mut step) = (0.0, 0u32);
+        let (mut now, mut step) = (0.0, 0);
         while self.everybody.iter().any(|one| one.picker.left() > 0) {
             assert!(now < 10_000.0, "the crowd never ends");
-            if now >= self.meet && step.is_multiple_of(50) {
-                self.tell(at(now));
+            if now >= self.meet {
+                self.tell(step, at(now));
             }
             self.ask(at(now));
             for supplier in 0..=self.count {
                 self.send(supplier, at(now));
             }
+            (0..self.count).for_each(|number| self.go(number, at(now)));
             now += STEP;
             step += 1;
         }
@@ -82,14 +86,31 @@ impl Crowd {
         (now / (size / self.rates.0), self.sent / size)
     }
 
-    /// Once a second everybody hears what the others have by now.
-    fn tell(&mut self, instant: Instant) {
-        let haves: Vec<Have> = self.everybody.iter().map(Newcomer::have).collect();
-        for (number, one) in self.everybody.iter_mut().enumerate() {
+    /// Whoever has everything goes as soon as it may.
+    fn go(&mut self, number: usize, instant: Instant) {
+        let Some(one) = self.everybody.get_mut(number).filter(|one| !one.gone) else { return };
+        if one.picker.left() > 0 || one.picker.hands_on(instant) {
+            return;
+        }
+        one.gone = true;
+        for other in &mut self.everybody {
+            other.owed[number + 1].clear();
+            if let Some(id) = other.ids[number + 1] {
+                other.picker.leave(id);
+            }
+        }
+    }
+
+    /// Once a second everybody, at a time of its own, hears what the others have by now.
+    fn tell(&mut self, step: usize, instant: Instant) {
+        let hears = |number: &usize| (step + 17 * number).is_multiple_of(50);
+        let haves: Vec<Option<Have>> = self.everybody.iter().map(|one| (!one.gone).then(|| one.have())).collect();
+        for (number, one) in self.everybody.iter_mut().enumerate().filter(|(number, _)| hears(number)) {
             for (other, have) in haves.iter().enumerate().filter(|(other, _)| *other != number) {
+                let Some(have) = have.clone() else { continue };
                 let lot = (other as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 let id = *one.ids[other + 1].get_or_insert_with(|| one.picker.join(Have::None, lot, instant));
-                one.picker.update(id, have.clone(), instant);
+                one.picker.update(id, have, instant);
             }
         }
     }
@@ -139,7 +160,7 @@ fn megabits(rate: f64) -> f64 {
 
 #[test]
 fn a_crowd_spares_the_origin_and_is_as_fast_as_its_line() {
-    for (count, pieces) in [(2, 64), (8, 128)] {
+    for (count, pieces) in [(2, 64), (8, 128), (32, 128)] {
         let crowd = Crowd::new(count, pieces, (megabits(40.0), megabits(400.0)));
         let (time, sent) = crowd.play(|_, _| true);
         println!("{count} at once, {pieces} MiB: {time:.3} of the limit, the origin sent {sent:.3}");
@@ -160,4 +181,64 @@ fn what_another_does_not_want_is_not_waited_for_long() {
     // One wants the first half only.
     let (time, _) = crowd.play(|number, piece| number == 0 || piece < 64);
     assert!(time < 1.35, "{time:.3}");
+}
+
+/// A picker over so many pieces, with an origin and one more that holds these, at the beginning.
+fn with_a_part(pieces: u64, runs: &[(u64, u64)], start: Instant) -> (Picker, SourceId, SourceId) {
+    let one = |entry| Piece { bytes: 1 << 20, entries: vec![entry], range: None };
+    let mut picker = Picker::new((0..pieces).map(one).collect()).with_lot(u64::MAX / 2);
+    let origin = picker.join(Have::Whole, 0, start);
+    let part = picker.join(Have::Runs(runs.to_vec()), 1, start);
+    (picker, origin, part)
+}
+
+#[test]
+fn a_part_that_does_not_grow_spares_the_origin_nothing() {
+    let start = Instant::now();
+    let (mut picker, origin, part) = with_a_part(64, &[(0, 64)], start);
+    assert_eq!(picker.next(origin, start), None, "for all that is known it is a downloader");
+    for second in 1..=6 {
+        let now = start + Duration::from_secs(second);
+        let piece = picker.next(part, now).unwrap();
+        picker.done(part, piece, now + Duration::from_millis(100));
+        picker.update(part, Have::Runs(vec![(0, 64)]), now);
+    }
+    assert!(picker.next(origin, start + Duration::from_secs(6)).is_some());
+}
+
+#[test]
+fn whoever_brought_the_last_piece_stays_until_a_downloader_has_it() {
+    let start = Instant::now();
+    let at = |millis| start + Duration::from_millis(millis);
+    let (mut picker, origin, part) = with_a_part(8, &[(0, 4)], start);
+    let bring = |picker: &mut Picker, from| {
+        for piece in 0..8 {
+            picker.done(from, piece, at(100));
+        }
+    };
+    bring(&mut picker, origin);
+    assert!(!picker.hands_on(at(100)), "who holds a part that never grew may want no more");
+    picker.update(part, Have::Runs(vec![(0, 6)]), at(200));
+    assert!(picker.hands_on(at(200)));
+    assert!(!picker.hands_on(at(5100)), "for some time only");
+    picker.update(part, Have::Runs(vec![(0, 8)]), at(300));
+    assert!(!picker.hands_on(at(300)), "it has all");
+
+    let (mut picker, _, part) = with_a_part(8, &[(0, 4)], start);
+    picker.update(part, Have::Runs(vec![(0, 6)]), at(50));
+    bring(&mut picker, part);
+    assert!(!picker.hands_on(at(100)), "what came from another was not brought here");
+}
+
+#[test]
+fn a_source_that_alone_has_something_is_waited_for() {
+    let start = Instant::now();
+    let (mut picker, origin, part) = with_a_part(8, &[(0, 4)], start);
+    let owed = picker.next(origin, start).unwrap();
+    let late = start + Duration::from_secs(11);
+    let piece = picker.next(part, late).unwrap();
+    picker.done(part, piece, late);
+    assert!(picker.laggards(late).is_empty(), "{owed} and others can be had from nobody else");
+    picker.join(Have::Whole, 0, late);
+    assert_eq!(picker.laggards(late), [origin]);
 }

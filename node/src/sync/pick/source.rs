@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::PieceId;
 use crate::wire::Have;
 
-/// Bytes in flight that a source gets before its rate is known.
-const WINDOW_START: u64 = 4 << 20;
+/// Bytes in flight that a source gets before its rate is known: one request, for whoever else begins now asks for as much.
+const WINDOW_START: u64 = 1 << 20;
 /// Fewest bytes in flight: one full request and the next one.
 const WINDOW_MIN: u64 = 2 << 20;
 /// Most bytes in flight for one source.
@@ -28,12 +28,18 @@ pub(super) struct SourceState {
     pub(super) have: Have,
     /// Its lot as a downloader.
     pub(super) lot: u64,
-    /// When it came, or the part of the tree that it holds was last seen to have grown.
-    pub(super) grown: Instant,
+    /// When it last did its part as a downloader, or had none to do.
+    pub(super) brought_at: Instant,
+    /// When the part of the tree that it holds was last seen to have grown.
+    pub(super) grown: Option<Instant>,
+    /// It does not do its part: what would be its own is brought by the others, from now on.
+    pub(super) shirks: bool,
     /// When it came.
     pub(super) came: Instant,
     /// Bytes that it had first of all, as far as they were lacking here.
     pub(super) brought: u64,
+    /// It has none of the free pieces.
+    pub(super) is_bare: bool,
     /// Where its search for the next piece begins.
     pub(super) cursor: PieceId,
     /// What it owes, in the order of the requests.
@@ -59,9 +65,12 @@ impl SourceState {
         Self {
             have: Have::None,
             lot,
-            grown: now,
+            brought_at: now,
+            grown: None,
+            shirks: false,
             came: now,
             brought: 0,
+            is_bare: false,
             cursor,
             queue: VecDeque::new(),
             in_flight: 0,
@@ -134,7 +143,7 @@ impl SourceState {
     }
 
     /// Seconds since it began with what it delivers next; none while it owes nothing.
-    fn owes_for(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn owes_for(&self, now: Instant) -> Option<Duration> {
         if self.queue.is_empty() { None } else { self.since.map(|since| now.saturating_duration_since(since)) }
     }
 

@@ -92,6 +92,9 @@ fn a_busy_source_rests_and_comes_back() {
     let now = Instant::now();
     let mut picker = Picker::new(pieces(4));
     let source = picker.join(Have::Whole, 1, now);
+    let known = picker.next(source, now).unwrap();
+    assert_eq!(picker.next(source, now), None, "one request while nothing is known of its rate");
+    picker.done(source, known, now + Duration::from_millis(1));
     let (first, second) = (picker.next(source, now).unwrap(), picker.next(source, now).unwrap());
     picker.busy(source, first, Duration::from_secs(3), now);
     picker.busy(source, second, Duration::from_secs(3), now);
