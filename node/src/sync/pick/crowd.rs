@@ -112,13 +112,14 @@ impl Picker {
         let whole = self.sources.iter().filter(|one| !one.gone && one.have == Have::Whole);
         let enough = whole.filter_map(SourceState::rate).sum::<f64>() * ENOUGH;
         let given: Vec<f64> = others().filter_map(SourceState::rate).collect();
-        let patience = self.patience(now);
-        let brought: Vec<f64> = others().filter_map(|one| one.growth(patience, now)).collect();
         // Before anybody's rate is known, each does its part first.
-        let suffices = |rates: &[f64]| rates.is_empty() || rates.iter().sum::<f64>() >= enough;
+        let gives = given.is_empty() || given.iter().sum::<f64>() >= enough;
+        let patience = self.patience(now);
+        let brought: f64 = others().map(|one| one.growth(patience, now)).sum();
+        let brings = brought >= enough || !others().any(|one| now.saturating_duration_since(one.came) >= patience);
         // Whoever only says that it has something holds nobody up for long.
         let feeds = self.fed.is_some_and(|fed| now.saturating_duration_since(fed) < patience);
-        feeds && others().next().is_some() && suffices(&given) && suffices(&brought)
+        feeds && gives && brings && others().next().is_some()
     }
 
     /// True while all is here, and something that was brought here for all would go with us: another downloader lacks it, and none
@@ -181,9 +182,9 @@ impl SourceState {
         Duration::try_from_secs_f64(usual).unwrap_or_default().max(self.owes_for(now).unwrap_or_default())
     }
 
-    /// Bytes a second that it brought, once it had the time for something.
-    fn growth(&self, patience: Duration, now: Instant) -> Option<f64> {
-        let span = now.saturating_duration_since(self.came);
-        (span >= patience).then(|| self.brought as f64 / span.as_secs_f64())
+    /// Bytes a second that it brought; for the first while as if that had passed.
+    fn growth(&self, patience: Duration, now: Instant) -> f64 {
+        let span = now.saturating_duration_since(self.came).max(patience);
+        self.brought as f64 / span.as_secs_f64()
     }
 }

@@ -242,3 +242,36 @@ fn a_source_that_alone_has_something_is_waited_for() {
     picker.join(Have::Whole, 0, late);
     assert_eq!(picker.laggards(late), [origin]);
 }
+
+#[test]
+fn one_who_brought_little_does_not_speak_for_all() {
+    let start = Instant::now();
+    let (mut picker, origin, part) = with_a_part(64, &[(0, 1)], start);
+    let own = picker.next(origin, start).unwrap();
+    picker.done(origin, own, start + Duration::from_secs(1));
+    let other = picker.join(Have::Runs(vec![(0, 1)]), 2, start + Duration::from_secs(1));
+    for second in 1..=6 {
+        let now = start + Duration::from_secs(second);
+        // All that one has by now the other was seen to have before.
+        for (from, count) in [(other, 5 * second), (part, 5 * second - 1)] {
+            picker.update(from, Have::Runs(vec![(0, count)]), now);
+        }
+        let piece = picker.next(part, now).unwrap();
+        picker.done(part, piece, now + Duration::from_millis(10));
+    }
+    assert!(picker.others_deliver(start + Duration::from_millis(6500)), "the other is too new to be judged alone");
+}
+
+#[test]
+fn whoever_only_says_that_it_has_something_holds_nobody_up_for_long() {
+    let start = Instant::now();
+    let (mut picker, origin, liar) = with_a_part(64, &[(0, 58)], start);
+    for second in 1..=6 {
+        let now = start + Duration::from_secs(second);
+        picker.update(liar, Have::Runs(vec![(0, 58 + second)]), now);
+        while let Some(piece) = picker.next(liar, now) {
+            picker.absent(liar, piece, now);
+        }
+    }
+    assert!(picker.next(origin, start + Duration::from_secs(6)).is_some());
+}

@@ -118,6 +118,39 @@ fn a_source_that_crawls_is_given_up_only_if_another_delivers() {
     assert_eq!(picker.laggards(late + Duration::from_millis(10)), [slow]);
 }
 
+#[test]
+fn what_comes_slowly_is_repeated_only_at_the_end() {
+    let start = Instant::now();
+    let at = |millis| start + Duration::from_millis(millis);
+    let mut picker = Picker::new(pieces(4));
+    let slow = picker.join(Have::Runs(vec![(0, 2)]), 1, start);
+    let fast = picker.join(Have::Runs(vec![(1, 2)]), 2, start);
+    assert_eq!(picker.next(slow, start), Some(0));
+    picker.done(slow, 0, at(2000));
+    assert_eq!(picker.next(slow, at(2000)), Some(1));
+    assert_eq!(picker.next(fast, at(2000)), Some(2));
+    picker.done(fast, 2, at(2010));
+    assert_eq!(picker.next(fast, at(2100)), None, "the last piece is not even under way");
+    assert_eq!(picker.next(fast, at(20_000)), Some(1), "it stands still");
+    picker.leave(fast);
+    let last = picker.join(Have::Runs(vec![(1, 1), (3, 1)]), 2, at(2100));
+    assert_eq!(picker.next(last, at(2100)), Some(3));
+    picker.done(last, 3, at(2110));
+    assert_eq!(picker.next(last, at(2200)), Some(1));
+}
+
+#[test]
+fn what_another_lets_go_of_is_looked_for_again() {
+    let now = Instant::now();
+    let mut picker = Picker::new(pieces(2));
+    let (first, second) =
+        (picker.join(Have::Runs(vec![(0, 1)]), 1, now), picker.join(Have::Runs(vec![(0, 1)]), 2, now));
+    assert_eq!(picker.next(first, now), Some(0));
+    assert_eq!(picker.next(second, now), None);
+    picker.leave(first);
+    assert_eq!(picker.next(second, now), Some(0));
+}
+
 /// One thing that may happen.
 #[derive(Debug, Clone)]
 enum Step {
