@@ -4,6 +4,7 @@
 //! a tree without talking to each other. A piece is one request. A source's window follows its measured rate and round trip.
 //! Where others bring the same tree at the same time, each piece is one downloader's own, by a lot that all of them draw alike: of
 //! whoever has everything, each asks for its own pieces, and has the rest from the others, as long as these deliver.
+//! Whoever does not bring its own in time, as long as a piece takes here, is left out; whoever brought the last piece hands it on.
 //! When nothing is left to hand out, a source repeats what it is expected to deliver earlier than the one that owes it (so slow
 //! ones are relieved and silent ones replaced); the first answer counts.
 
