@@ -275,7 +275,8 @@ impl Download {
 
     /// The open partial file of a large content; opened with its first request, closed with its last.
     fn partial(&mut self, job: &Job) -> Result<Option<Arc<Partial>>, SyncError> {
-        let Job::Part { want: Want { id, size, .. }, .. } = job else { return Ok(None) };
+        let Job::Part { want, .. } = job else { return Ok(None) };
+        let Want { id, size, .. } = &**want;
         if let Some(partial) = self.partials.get(id) {
             return Ok(Some(Arc::clone(partial)));
         }
@@ -360,7 +361,7 @@ impl Download {
         let Some(job) = self.jobs.get_mut(piece) else { return 0 };
         let before = job.piece().bytes;
         if let Job::Batch(_) = job {
-            self.picker.narrow(piece, wants.iter().map(|want| want.number).collect());
+            self.picker.narrow(piece, wants.iter().map(|want| want.number));
             *job = Job::Batch(wants);
         }
         before.saturating_sub(job.piece().bytes)

@@ -8,9 +8,11 @@
 //! When nothing is left to hand out, a source repeats what it is expected to deliver earlier than the one that owes it (so slow
 //! ones are relieved and silent ones replaced); the first answer counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
 
 use crate::wire::Have;
 
@@ -46,8 +48,8 @@ pub type PieceId = usize;
 pub struct Piece {
     /// Payload bytes.
     pub bytes: u64,
-    /// Numbers (ranks in the tree) of the entries whose content it carries.
-    pub entries: Vec<u64>,
+    /// Numbers (ranks in the tree) of the entries whose content it carries: of large files one, of which there may be millions.
+    pub entries: SmallVec<[u64; 1]>,
     /// Of one entry only these bytes.
     pub range: Option<Range<u64>>,
 }
@@ -70,10 +72,6 @@ impl Piece {
 #[derive(Debug, Default)]
 struct PieceState {
     done: bool,
-    /// Who is fetching it, since when.
-    flights: Vec<(SourceId, Instant)>,
-    /// Sources that said that they do not have it.
-    absent: Vec<SourceId>,
     /// Present sources that hold only a part of the tree, this piece included.
     holders: u32,
     /// The downloader that is expected to bring it, where that is another one.
@@ -102,8 +100,10 @@ pub struct Picker {
     open_bytes: u64,
     /// Pieces neither done nor under way.
     free: BTreeSet<PieceId>,
-    /// Pieces with at least one flight.
-    under_way: BTreeSet<PieceId>,
+    /// Who is fetching what, since when; never empty.
+    under_way: BTreeMap<PieceId, Vec<(SourceId, Instant)>>,
+    /// What sources said that they do not have, though they should.
+    absent: BTreeSet<(PieceId, SourceId)>,
 }
 
 impl Picker {
@@ -120,7 +120,8 @@ impl Picker {
             free: (0..pieces.len()).collect(),
             pieces,
             sources: Vec::new(),
-            under_way: BTreeSet::new(),
+            under_way: BTreeMap::new(),
+            absent: BTreeSet::new(),
         }
     }
 
@@ -150,10 +151,8 @@ impl Picker {
         self.count_holder(source, false);
         if let Some(state) = self.sources.get_mut(source) {
             (state.have, state.is_bare) = (have, false);
-            for piece in &mut self.states {
-                piece.absent.retain(|id| *id != source);
-            }
         }
+        self.absent.retain(|(_, id)| *id != source);
         self.count_holder(source, true);
         self.draw(now);
     }
@@ -193,9 +192,8 @@ impl Picker {
         }
         let piece = self.fresh(source, now).or_else(|| self.steal(source, now))?;
         let bytes = self.pieces.get(piece)?.bytes;
-        self.states.get_mut(piece)?.flights.push((source, now));
+        self.under_way.entry(piece).or_default().push((source, now));
         self.free.remove(&piece);
-        self.under_way.insert(piece);
         let state = self.sources.get_mut(source)?;
         state.launch(piece, bytes, now);
         Some(piece)
@@ -235,13 +233,12 @@ impl Picker {
         }
     }
 
-    fn can_deliver(&self, source: SourceId, piece: PieceId) -> bool {
-        let (Some(by), Some(state), Some(piece)) =
-            (self.sources.get(source), self.states.get(piece), self.pieces.get(piece))
+    fn can_deliver(&self, source: SourceId, id: PieceId) -> bool {
+        let (Some(by), Some(state), Some(piece)) = (self.sources.get(source), self.states.get(id), self.pieces.get(id))
         else {
             return false;
         };
-        !by.gone && !state.done && !state.absent.contains(&source) && piece.is_in(&by.have)
+        !by.gone && !state.done && !self.absent.contains(&(id, source)) && piece.is_in(&by.have)
     }
 
     /// The mean pace of those present, seconds a byte.
@@ -256,13 +253,13 @@ impl Picker {
     fn steal(&self, source: SourceId, now: Instant) -> Option<PieceId> {
         let by = self.sources.get(source)?;
         let mut best: Option<(f64, PieceId)> = None;
-        for id in &self.under_way {
-            let (state, piece) = (self.states.get(*id)?, self.pieces.get(*id)?);
+        for (id, flights) in &self.under_way {
+            let piece = self.pieces.get(*id)?;
             let moving =
                 |(other, _): &&(SourceId, Instant)| self.sources.get(*other).is_some_and(|s| !s.is_stalled(now));
-            let copies = state.flights.iter().filter(moving).count();
-            let mine = state.flights.iter().any(|(other, _)| *other == source);
-            if mine || copies >= MAX_COPIES || state.flights.len() >= MAX_FLIGHTS_OF_PIECE {
+            let copies = flights.iter().filter(moving).count();
+            let mine = flights.iter().any(|(other, _)| *other == source);
+            if mine || copies >= MAX_COPIES || flights.len() >= MAX_FLIGHTS_OF_PIECE {
                 continue;
             }
             let theirs = self.expected(*id, now);
@@ -279,7 +276,7 @@ impl Picker {
 
     /// Seconds until the first copy of a piece under way is expected.
     fn expected(&self, piece: PieceId, now: Instant) -> f64 {
-        let flights = self.states.get(piece).map_or(&[][..], |state| &state.flights);
+        let flights = self.under_way.get(&piece).map_or(&[][..], Vec::as_slice);
         let seconds = flights.iter().filter_map(|(id, since)| {
             let holder = self.sources.get(*id)?;
             let age = now.saturating_duration_since(*since);
@@ -301,7 +298,7 @@ impl Picker {
     /// A piece arrived and was verified. True if it was the first copy: only that one counts.
     pub fn done(&mut self, source: SourceId, piece: PieceId, now: Instant) -> bool {
         let bytes = self.pieces.get(piece).map_or(0, |piece| piece.bytes);
-        let flight = self.states.get(piece).and_then(|state| state.flights.iter().find(|(id, _)| *id == source));
+        let flight = self.under_way.get(&piece).and_then(|flights| flights.iter().find(|(id, _)| *id == source));
         if let (Some(state), Some((_, since))) = (self.sources.get_mut(source), flight) {
             state.measure(bytes, *since, now);
         }
@@ -323,17 +320,13 @@ impl Picker {
     /// A source does not have a piece after all.
     pub fn absent(&mut self, source: SourceId, piece: PieceId, now: Instant) {
         self.land(source, piece, now);
-        if let Some(state) = self.states.get_mut(piece)
-            && !state.absent.contains(&source)
-        {
-            state.absent.push(source);
-        }
+        self.absent.insert((piece, source));
     }
 
     /// Of a piece only these entries are still wanted: the others came.
-    pub fn narrow(&mut self, piece: PieceId, entries: Vec<u64>) {
+    pub fn narrow(&mut self, piece: PieceId, entries: impl IntoIterator<Item = u64>) {
         let (Some(of), Some(state)) = (self.pieces.get_mut(piece), self.states.get_mut(piece)) else { return };
-        of.entries = entries;
+        of.entries = entries.into_iter().collect();
         let holds = |source: &&SourceState| !source.gone && source.have.is_partial() && of.is_in(&source.have);
         state.holders = u32::try_from(self.sources.iter().filter(holds).count()).unwrap_or(u32::MAX);
     }
@@ -397,14 +390,15 @@ impl Picker {
     }
 
     fn drop_flight(&mut self, source: SourceId, piece: PieceId) {
-        let Some(state) = self.states.get_mut(piece) else { return };
-        state.flights.retain(|(id, _)| *id != source);
-        if state.flights.is_empty() {
-            self.under_way.remove(&piece);
-            if !state.done {
-                self.free.insert(piece);
-                self.sources.iter_mut().for_each(|source| source.is_bare = false);
-            }
+        let Some(flights) = self.under_way.get_mut(&piece) else { return };
+        flights.retain(|(id, _)| *id != source);
+        if !flights.is_empty() {
+            return;
+        }
+        self.under_way.remove(&piece);
+        if self.states.get(piece).is_some_and(|state| !state.done) {
+            self.free.insert(piece);
+            self.sources.iter_mut().for_each(|source| source.is_bare = false);
         }
     }
 

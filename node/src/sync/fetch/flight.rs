@@ -23,7 +23,7 @@ const MAX_LIKE: usize = 4;
 pub(super) enum Outcome {
     /// Everything arrived, verified and staged.
     Done,
-    /// The source lacks these.
+    /// The source lacks these, of a batch, or the range.
     Lacks(Vec<Want>),
     /// The source sent something that does not verify.
     Lie(String),
@@ -94,14 +94,14 @@ impl Flight {
         .await)
     }
 
-    async fn part(self, want: Want, range: Range<u64>) -> Result<Outcome, WireError> {
+    async fn part(self, want: Arc<Want>, range: Range<u64>) -> Result<Outcome, WireError> {
         let (module, file) = (self.module, (want.id, want.size));
         let hashes = match self.source.supply {
             Supply::Peer(_) => None,
             Supply::Web(_) => self.hashes.get(module, file, &self.provers).await,
         };
         let answer = self.source.supply.range(module, file, range.clone(), hashes).await?;
-        let Some(encoded) = answer else { return Ok(Outcome::Lacks(vec![want])) };
+        let Some(encoded) = answer else { return Ok(Outcome::Lacks(Vec::new())) };
         let Some(partial) = self.partial else { return Ok(Outcome::Done) };
         let source = self.source;
         Ok(blocking(&self.workers, move || {

@@ -1,6 +1,9 @@
 //! What is asked of sources: small contents many to a request, large ones by range.
 
 use std::ops::Range;
+use std::sync::Arc;
+
+use smallvec::smallvec;
 
 use super::SMALL;
 use crate::manifest::ContentId;
@@ -23,7 +26,7 @@ pub(super) enum Job {
     /// Whole small contents.
     Batch(Vec<Want>),
     /// A proven range of a larger one.
-    Part { want: Want, range: Range<u64> },
+    Part { want: Arc<Want>, range: Range<u64> },
 }
 
 impl Job {
@@ -36,7 +39,7 @@ impl Job {
                 range: None,
             },
             Self::Part { want, range } => {
-                Piece { bytes: range.end - range.start, entries: vec![want.number], range: Some(range.clone()) }
+                Piece { bytes: range.end - range.start, entries: smallvec![want.number], range: Some(range.clone()) }
             }
         }
     }
@@ -66,7 +69,7 @@ pub(super) fn cut(stage: &Stage, wants: Vec<Want>, rate: Option<u64>) -> Result<
             continue;
         }
         if want.size > SMALL {
-            cut_large(stage, &want, piece, &mut jobs)?;
+            cut_large(stage, &Arc::new(want), piece, &mut jobs)?;
             continue;
         }
         if batch.len() >= BATCH_ITEMS || batched + want.size > piece {
@@ -83,7 +86,7 @@ pub(super) fn cut(stage: &Stage, wants: Vec<Want>, rate: Option<u64>) -> Result<
 }
 
 /// What is missing of a large content: all of it, or what a former run left open.
-fn cut_large(stage: &Stage, want: &Want, piece: u64, jobs: &mut Vec<Job>) -> Result<(), SyncError> {
+fn cut_large(stage: &Stage, want: &Arc<Want>, piece: u64, jobs: &mut Vec<Job>) -> Result<(), SyncError> {
     if !stage.has_partial(&want.id) {
         cut_range(want, 0..want.size, piece, jobs);
         return Ok(());
@@ -100,11 +103,11 @@ fn cut_large(stage: &Stage, want: &Want, piece: u64, jobs: &mut Vec<Job>) -> Res
 }
 
 /// Cuts one missing range at multiples of `piece`.
-fn cut_range(want: &Want, missing: Range<u64>, piece: u64, jobs: &mut Vec<Job>) {
+fn cut_range(want: &Arc<Want>, missing: Range<u64>, piece: u64, jobs: &mut Vec<Job>) {
     let mut start = missing.start;
     while start < missing.end {
         let end = ((start / piece + 1) * piece).min(missing.end);
-        jobs.push(Job::Part { want: want.clone(), range: start..end });
+        jobs.push(Job::Part { want: Arc::clone(want), range: start..end });
         start = end;
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use smallvec::smallvec;
+
 use super::{Picker, Piece, PieceId, SourceId};
 use crate::wire::Have;
 
@@ -50,7 +52,7 @@ impl Crowd {
         let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
         for number in 0..self.count {
             let lot = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let one = |entry| Piece { bytes: 1 << 20, entries: vec![entry], range: None };
+            let one = |entry| Piece { bytes: 1 << 20, entries: smallvec![entry], range: None };
             let mut picker = Picker::new((0..self.pieces).map(one).collect()).with_lot(lot);
             let origin = picker.join(Have::Whole, 0, start);
             for piece in (0..self.pieces).filter(|piece| !wants(number, *piece)) {
@@ -185,7 +187,7 @@ fn what_another_does_not_want_is_not_waited_for_long() {
 
 /// A picker over so many pieces, with an origin and one more that holds these, at the beginning.
 fn with_a_part(pieces: u64, runs: &[(u64, u64)], start: Instant) -> (Picker, SourceId, SourceId) {
-    let one = |entry| Piece { bytes: 1 << 20, entries: vec![entry], range: None };
+    let one = |entry| Piece { bytes: 1 << 20, entries: smallvec![entry], range: None };
     let mut picker = Picker::new((0..pieces).map(one).collect()).with_lot(u64::MAX / 2);
     let origin = picker.join(Have::Whole, 0, start);
     let part = picker.join(Have::Runs(runs.to_vec()), 1, start);

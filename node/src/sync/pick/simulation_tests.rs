@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use smallvec::smallvec;
+
 use super::{Picker, Piece, PieceId, SourceId};
 use crate::wire::Have;
 
@@ -64,7 +66,8 @@ struct Outcome {
 fn play(lines: &[Line], sizes: &[u64]) -> Outcome {
     let start = Instant::now();
     let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
-    let pieces = (0..).zip(sizes).map(|(number, bytes)| Piece { bytes: *bytes, entries: vec![number], range: None });
+    let pieces =
+        (0..).zip(sizes).map(|(number, bytes)| Piece { bytes: *bytes, entries: smallvec![number], range: None });
     let mut picker = Picker::new(pieces.collect());
     let wire = |line: &Line| Wire {
         line: line.clone(),

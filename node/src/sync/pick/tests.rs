@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use smallvec::smallvec;
 
 use super::{Picker, Piece};
 use crate::wire::Have;
@@ -10,7 +11,7 @@ use crate::wire::Have;
 const MIB: u64 = 1 << 20;
 
 fn pieces(count: u64) -> Vec<Piece> {
-    (0..count).map(|number| Piece { bytes: MIB, entries: vec![number], range: None }).collect()
+    (0..count).map(|number| Piece { bytes: MIB, entries: smallvec![number], range: None }).collect()
 }
 
 #[test]
@@ -224,7 +225,7 @@ proptest! {
             let flights: u64 = owed.iter().map(|_| MIB).sum();
             prop_assert_eq!(picker.in_flight(), flights);
             prop_assert!(flights <= super::WINDOW_ALL + MIB * picker.sources.len() as u64);
-            prop_assert!(picker.states.iter().all(|state| state.flights.len() <= super::MAX_FLIGHTS_OF_PIECE));
+            prop_assert!(picker.under_way.values().all(|flights| flights.len() <= super::MAX_FLIGHTS_OF_PIECE));
             let open = picker.states.iter().filter(|state| !state.done).count();
             prop_assert_eq!(picker.left(), open);
         }
