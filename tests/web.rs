@@ -72,6 +72,9 @@ fn plain_web_servers_alone_serve_a_newcomer_by_the_static_export() {
 #[test]
 fn a_web_server_without_an_export_helps_a_peer() {
     let (scene, node) = Scene::new();
+    node.kill();
+    // Not done before the busy one may be asked again.
+    let node = scene.publisher.serve(&[&"--bwlimit=4096:"]);
     let plain = scene.lab.path("plain");
     assert!(std::process::Command::new("cp").arg("-a").arg(scene.tree.root()).arg(&plain).status().unwrap().success());
     std::fs::remove_dir_all(plain.join(".murmir")).unwrap();
