@@ -166,6 +166,7 @@ impl Picker {
         for (of, _) in self.states.iter_mut().zip(&self.pieces).filter(|(_, piece)| piece.is_in(&state.have)) {
             of.holders = if comes { of.holders + 1 } else { of.holders.saturating_sub(1) };
         }
+        self.look_again();
     }
 
     /// A source is gone: its flights are free for others.
@@ -205,25 +206,34 @@ impl Picker {
 
     /// The next free piece for a source; none is not looked for again until that may have changed.
     fn fresh(&mut self, source: SourceId, now: Instant) -> Option<PieceId> {
-        if self.sources.get(source)?.is_bare {
+        let state = self.sources.get(source)?;
+        let is_whole = state.have == Have::Whole;
+        let is_spared = is_whole && self.others_deliver(now);
+        let has_all = is_whole && !is_spared;
+        if state.is_bare && !has_all {
             return None;
         }
-        let found = self.rarest(source, now);
+        let found = self.rarest(source, is_spared);
         let state = self.sources.get_mut(source)?;
         match found {
             Some(piece) => state.cursor = piece + 1,
-            None => state.is_bare = state.have != Have::Whole,
+            None => state.is_bare = !has_all,
         }
         found
     }
 
-    /// The rarest of the next free pieces from the source's own cursor on, going round at the end.
-    fn rarest(&self, source: SourceId, now: Instant) -> Option<PieceId> {
+    /// Any source may have something to do again: looking through all pieces takes long where there are millions.
+    fn look_again(&mut self) {
+        self.sources.iter_mut().for_each(|source| source.is_bare = false);
+    }
+
+    /// The rarest of the next free pieces from the source's own cursor on, going round at the end; of one that is spared, our own.
+    fn rarest(&self, source: SourceId, is_spared: bool) -> Option<PieceId> {
         let state = self.sources.get(source)?;
         let mixed = self.sources.iter().any(|other| !other.gone && other.have.is_partial());
         let round = self.free.range(state.cursor..).chain(self.free.range(..state.cursor)).copied();
         let mut able = round.filter(|piece| self.can_deliver(source, *piece));
-        if state.have == Have::Whole && self.others_deliver(now) {
+        if is_spared {
             able.find(|piece| self.states.get(*piece).is_some_and(PieceState::is_own))
         } else if mixed {
             let rarity = |piece: &PieceId| self.states.get(*piece).map_or(0, |state| state.holders);
@@ -329,6 +339,7 @@ impl Picker {
         of.entries = entries.into_iter().collect();
         let holds = |source: &&SourceState| !source.gone && source.have.is_partial() && of.is_in(&source.have);
         state.holders = u32::try_from(self.sources.iter().filter(holds).count()).unwrap_or(u32::MAX);
+        self.look_again();
     }
 
     /// A source has too much to do: it is left alone for a while, longer each time.
@@ -398,7 +409,7 @@ impl Picker {
         self.under_way.remove(&piece);
         if self.states.get(piece).is_some_and(|state| !state.done) {
             self.free.insert(piece);
-            self.sources.iter_mut().for_each(|source| source.is_bare = false);
+            self.look_again();
         }
     }
 

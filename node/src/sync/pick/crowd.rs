@@ -80,6 +80,7 @@ impl Picker {
             state.owner = best.filter(|(theirs, _)| *theirs > claim(self.lot)).map(|(_, id)| id);
         }
         self.lots = lots;
+        self.look_again();
     }
 
     /// Strikes out those whose own pieces do not turn up, and of those that owe none the ones that do not grow.

@@ -277,3 +277,21 @@ fn whoever_only_says_that_it_has_something_holds_nobody_up_for_long() {
     }
     assert!(picker.next(origin, start + Duration::from_secs(6)).is_some());
 }
+
+#[test]
+fn what_a_downloader_leaves_behind_is_our_own_again() {
+    let start = Instant::now();
+    let (mut picker, origin, part) = with_a_part(64, &[], start);
+    let other = picker.join(Have::Runs(Vec::new()), 2, start);
+    picker.update(other, Have::Runs(Vec::new()), start);
+    let mut ours = 0;
+    while let Some(piece) = picker.next(origin, start) {
+        picker.done(origin, piece, start);
+        ours += 1;
+    }
+    assert!(ours > 0 && ours < 64, "{ours} of 64");
+    assert_eq!(picker.next(origin, start), None, "the rest is that of the two others");
+    picker.leave(part);
+    picker.update(other, Have::Runs(Vec::new()), start);
+    assert!(picker.next(origin, start).is_some());
+}

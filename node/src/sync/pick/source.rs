@@ -38,7 +38,7 @@ pub(super) struct SourceState {
     pub(super) came: Instant,
     /// Bytes that it had first of all, as far as they were lacking here.
     pub(super) brought: u64,
-    /// It has none of the free pieces.
+    /// It has none of the free pieces; one that has everything, none that it is to be asked for while it is spared.
     pub(super) is_bare: bool,
     /// Where its search for the next piece begins.
     pub(super) cursor: PieceId,
