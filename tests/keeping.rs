@@ -1,4 +1,4 @@
-//! What a mirror keeps of former generations, and for how long.
+//! What a mirror keeps of former generations, for how long, and when it claims to hold one.
 
 use std::sync::Arc;
 
@@ -71,4 +71,23 @@ fn node_bundle(service: &Service) -> tracker_less::record::CheckedBundle {
     let (publisher, name) = service.node.state.registered().unwrap().remove(0);
     let held = service.node.state.module(&publisher, &name).unwrap().held().unwrap().expect("a bundle");
     tracker_less::record::CheckedBundle::verify(&held).unwrap()
+}
+
+#[test]
+fn who_ends_after_its_pass_claims_to_hold_nothing() {
+    let lab = Lab::new();
+    let (origin, tree) = (lab.machine("o"), Tree::new(lab.path("tree")));
+    tree.many(1, 10, 500);
+    let _node = origin.serve(&[]);
+    let published = origin.publish(tree.root());
+    let runtime = Runtime::new().expect("runtime");
+    for serve in [false, true] {
+        let (state, dest) = (lab.path(&format!("state-{serve}")), lab.path(&format!("copy-{serve}")));
+        let settings = Settings { state, listen: vec![loopback()], serve, ..Settings::default() };
+        let service = runtime.block_on(Service::start(settings)).expect("a node");
+        runtime.block_on(mirror(&service, &published.link, &dest));
+        assert_same(tree.root(), &dest);
+        assert_eq!(!service.node.shelf.holdings().is_empty(), serve);
+        runtime.block_on(service.stop());
+    }
 }

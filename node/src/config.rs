@@ -390,13 +390,18 @@ mod tests {
     fn flags_win_over_files() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.toml");
-        std::fs::write(&path, "state-dir = \"/from/file\"\nlisten = [\"/ip4/127.0.0.1/tcp/1\"]\n").unwrap();
+        std::fs::write(
+            &path,
+            "state-dir = \"/from/file\"\nlisten = [\"/ip4/127.0.0.1/tcp/1\"]\nsuperseded-percent = 0\n",
+        )
+        .unwrap();
         let flags = Flags { config: Some(path), ..Flags::default() };
         assert_eq!(load(flags.clone()).unwrap().state_dir, Path::new("/from/file"));
         let flags = Flags { state_dir: Some("/from/flag".into()), ..flags };
         let config = load(flags).unwrap();
         assert_eq!(config.state_dir, Path::new("/from/flag"));
         assert_eq!(config.settings(true).listen[0].to_string(), "/ip4/127.0.0.1/tcp/1");
+        assert_eq!(config.settings(true).keeping, Keeping { percent: 0, ..Keeping::default() });
         assert!(
             load(Flags { peers: vec!["nonsense".into()], state_dir: Some("/x".into()), ..Flags::default() }).is_err()
         );
