@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cid::Cid;
 use libp2p::PeerId;
 use murmir::manifest::ContentId;
+use murmir::reference::Reference;
 use murmir::service::{Service, Settings};
 use murmir::sync::shelf::Shelf;
 use murmir::verbs::{Output, Verb, pass::Pass, perform};
@@ -143,8 +144,7 @@ struct Stage {
 fn raise(lie: Lie, link: &str, state: &Path, dest: &Path) -> Stage {
     let runtime = Runtime::new().expect("runtime");
     let (mirror, liar, address) = runtime.block_on(async {
-        let settings =
-            Settings { state: state.to_owned(), listen: vec![loopback()], serve: true, ..Settings::default() };
+        let settings = Settings { state: state.to_owned(), listen: vec![loopback()], ..Settings::default() };
         let mirror = Service::start(settings).await.expect("mirror");
         copy(&mirror, link, dest).await;
         let liar = Arc::new(Liar { truth: Arc::clone(&mirror.node.shelf), lie, told: AtomicU64::new(0) });
@@ -166,6 +166,9 @@ async fn copy(mirror: &Service, link: &str, dest: &Path) {
     let (output, mut events) = Output::new();
     tokio::spawn(async move { while events.recv().await.is_some() {} });
     perform(mirror, Verb::Pass(Box::new(wish)), &output).await.expect("an honest copy");
+    // By hand: it is no lasting node, which others would find behind the liar's back.
+    let module = Reference::parse(link).expect("a link").module;
+    mirror.hold(&module).await.expect("its copy");
 }
 
 fn completes_beside(lie: Lie, is_blamed: bool) {
