@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tracker_less::record::ModuleId;
 
 use super::choice::{Choice, Reserve};
-use super::pick::{Picker, Piece, PieceId, SourceId};
+use super::pick::{Picker, PieceId, SourceId};
 use super::plan::Want;
 use super::shelf::Arriving;
 use super::source::{Finder, Source};
@@ -28,7 +28,7 @@ use crate::wire::Have;
 use crate::wire::pulse::Pulse;
 use crate::wire::throttle::Pace;
 use flight::{Flight, Outcome, settle};
-use jobs::Job;
+use jobs::{Job, ROUND, Todo};
 
 /// Contents up to this size travel whole, many to a request, and need no proof.
 pub const SMALL: u64 = 256 << 10;
@@ -57,16 +57,30 @@ pub struct Progress {
     pub done: AtomicU64,
 }
 
+/// A large content of which something was asked for.
+struct Open {
+    partial: Arc<Partial>,
+    /// Bytes still to come.
+    left: u64,
+}
+
+impl Open {
+    fn new(partial: Partial) -> Self {
+        let left = partial.missing().iter().map(|range| range.end - range.start).sum();
+        Self { partial: Arc::new(partial), left }
+    }
+}
+
 /// Everything of one download.
 pub struct Download {
     module: ModuleId,
     root: Cid,
     stage: Arc<Stage>,
+    todo: Todo,
+    /// The requests of this round, by the number of their piece.
     jobs: Vec<Job>,
     picker: Picker,
-    partials: HashMap<ContentId, Arc<Partial>>,
-    /// Ranges of a large content still to come.
-    open: HashMap<ContentId, usize>,
+    open: HashMap<ContentId, Open>,
     sources: Vec<Arc<Source>>,
     rows: Vec<SourceRow>,
     flights: FuturesUnordered<BoxFuture<'static, Landing>>,
@@ -104,22 +118,21 @@ impl Download {
         progress: Arc<Progress>,
         pace: Option<Pace>,
     ) -> Result<Self, SyncError> {
-        let jobs = jobs::cut(&stage, wants, pace.as_ref().map(Pace::rate))?;
-        let pieces: Vec<Piece> = jobs.iter().map(Job::piece).collect();
-        progress.total.store(pieces.iter().map(|piece| piece.bytes).sum(), Ordering::Relaxed);
-        let mut open: HashMap<ContentId, usize> = HashMap::new();
-        for content in jobs.iter().filter_map(Job::content) {
-            *open.entry(content).or_default() += 1;
-        }
+        let (wants, open) = lacking(&stage, wants)?;
+        open.values().for_each(|open| arriving.opened(&open.partial));
+        let left = open.iter().map(|(id, open)| (*id, open.partial.missing().into())).collect();
+        let mut todo = Todo::new(wants, left, pace.as_ref().map(Pace::rate));
+        progress.total.store(todo.bytes(), Ordering::Relaxed);
+        let jobs = todo.round(ROUND);
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let worker_count = u32::try_from(processors).map_or(2, |count| count.saturating_add(1));
         Ok(Self {
             module,
             root,
             stage,
+            todo,
+            picker: Picker::new(jobs.iter().map(Job::piece).collect()),
             jobs,
-            picker: Picker::new(pieces),
-            partials: HashMap::new(),
             open,
             sources: Vec::new(),
             rows: Vec::new(),
@@ -174,7 +187,7 @@ impl Download {
             self.meet(source);
         }
         self.call(false);
-        while self.picker.left() > 0 || self.picker.hands_on(Instant::now()) {
+        while self.goes_on() {
             self.hand_out()?;
             let wait = self.held_back();
             if !wait.is_zero() {
@@ -188,6 +201,22 @@ impl Download {
             }
         }
         Ok(())
+    }
+
+    /// True while something is to come, or to be handed on; where a round is over, the next one begins.
+    fn goes_on(&mut self) -> bool {
+        let now = Instant::now();
+        if self.picker.left() == 0 {
+            let jobs = self.todo.round(ROUND);
+            if jobs.is_empty() {
+                return self.picker.hands_on(now);
+            }
+            // What is still under way has come from others meanwhile.
+            self.flights.clear();
+            self.picker.begin(jobs.iter().map(Job::piece).collect(), now);
+            self.jobs = jobs;
+        }
+        true
     }
 
     /// Takes a source, or has it wait.
@@ -277,11 +306,12 @@ impl Download {
     fn partial(&mut self, job: &Job) -> Result<Option<Arc<Partial>>, SyncError> {
         let Job::Part { want, .. } = job else { return Ok(None) };
         let Want { id, size, .. } = &**want;
-        if let Some(partial) = self.partials.get(id) {
-            return Ok(Some(Arc::clone(partial)));
+        if let Some(open) = self.open.get(id) {
+            return Ok(Some(Arc::clone(&open.partial)));
         }
-        let partial = Arc::new(self.stage.partial(id, *size)?);
-        self.partials.insert(*id, Arc::clone(&partial));
+        let open = Open::new(self.stage.partial(id, *size)?);
+        let partial = Arc::clone(&open.partial);
+        self.open.insert(*id, open);
         self.arriving.opened(&partial);
         Ok(Some(partial))
     }
@@ -369,16 +399,20 @@ impl Download {
 
     /// Closes a large content once its last range is there; whatever is complete can be had from here.
     fn finish_content(&mut self, piece: PieceId) -> Result<(), SyncError> {
-        if let Some(Job::Batch(wants)) = self.jobs.get(piece) {
-            wants.iter().for_each(|want| self.arriving.arrived(&want.id));
-        }
-        let Some(content) = self.jobs.get(piece).and_then(Job::content) else { return Ok(()) };
-        let Some(left) = self.open.get_mut(&content) else { return Ok(()) };
-        *left = left.saturating_sub(1);
-        if *left == 0
-            && let Some(partial) = self.partials.remove(&content)
+        let (content, bytes) = match self.jobs.get(piece) {
+            Some(Job::Batch(wants)) => {
+                wants.iter().for_each(|want| self.arriving.arrived(&want.id));
+                return Ok(());
+            }
+            Some(Job::Part { want, range }) => (want.id, range.end - range.start),
+            None => return Ok(()),
+        };
+        let Some(open) = self.open.get_mut(&content) else { return Ok(()) };
+        open.left = open.left.saturating_sub(bytes);
+        if open.left == 0
+            && let Some(open) = self.open.remove(&content)
         {
-            self.stage.finish(&partial)?;
+            self.stage.finish(&open.partial)?;
             self.arriving.arrived(&content);
         }
         Ok(())
@@ -411,6 +445,22 @@ impl Download {
         let missing = self.picker.orphans().len();
         Err(SyncError::NoSource { pieces: missing, sources: self.sources.len(), tried: finder.tried() })
     }
+}
+
+/// What the stage lacks of the wants, and the large contents of which it has a part.
+fn lacking(stage: &Stage, mut wants: Vec<Want>) -> Result<(Vec<Want>, HashMap<ContentId, Open>), SyncError> {
+    let (staged, mut parts) = (stage.whole()?, HashMap::new());
+    wants.retain(|want| !staged.contains(&want.id));
+    for want in wants.iter().filter(|want| want.size > SMALL && stage.has_partial(&want.id)) {
+        let open = Open::new(stage.partial(&want.id, want.size)?);
+        if open.left == 0 {
+            stage.finish(&open.partial)?;
+        }
+        parts.insert(want.id, open);
+    }
+    wants.retain(|want| parts.get(&want.id).is_none_or(|open| open.left > 0));
+    parts.retain(|_, open| open.left > 0);
+    Ok((wants, parts))
 }
 
 /// A node's lot among downloaders: a hash of its id.

@@ -131,18 +131,34 @@ impl Picker {
         Self { lot, ..self }
     }
 
-    /// A source joins, with its own lot as a downloader; its slice begins at a point spread evenly by the golden ratio, so that late
-    /// joiners land in the middle of the largest gap. The first one begins elsewhere in every downloader.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a length")]
+    /// A source joins, with its own lot as a downloader.
     pub fn join(&mut self, have: Have, lot: u64, now: Instant) -> SourceId {
         let id = self.sources.len();
         self.fed.get_or_insert(now);
-        let share = (id as f64 * 0.618_033_988_749_895).fract();
-        let beyond = (share * self.pieces.len() as f64) as usize;
-        let cursor = (crowd::first(self.lot, self.pieces.len()) + beyond) % self.pieces.len().max(1);
-        self.sources.push(SourceState::new(cursor, lot, now));
+        self.sources.push(SourceState::new(self.beginning(id), lot, now));
         self.update(id, have, now);
         id
+    }
+
+    /// Where a source's slice begins: at a point spread evenly by the golden ratio, so that late joiners land in the middle of the
+    /// largest gap. The first one begins elsewhere in every downloader.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a length")]
+    fn beginning(&self, source: SourceId) -> PieceId {
+        let share = (source as f64 * 0.618_033_988_749_895).fract();
+        let beyond = (share * self.pieces.len() as f64) as usize;
+        (crowd::first(self.lot, self.pieces.len()) + beyond) % self.pieces.len().max(1)
+    }
+
+    /// Goes on with other pieces, when all before them are done: the sources stay, with what is known of them, and owe nothing.
+    pub fn begin(&mut self, pieces: Vec<Piece>, now: Instant) {
+        let before = std::mem::replace(self, Self::new(pieces).with_lot(self.lot));
+        self.fed = before.fed;
+        for mut source in before.sources {
+            source.begin(self.beginning(self.sources.len()));
+            self.sources.push(source);
+            self.count_holder(self.sources.len() - 1, true);
+        }
+        self.draw(now);
     }
 
     /// A source says anew what it has; what it lacked before may be there now.

@@ -101,6 +101,12 @@ impl SourceState {
         self.in_flight += bytes;
     }
 
+    /// Owes nothing, and begins to look for pieces at `cursor`.
+    pub(super) fn begin(&mut self, cursor: PieceId) {
+        (self.cursor, self.in_flight, self.head, self.since, self.is_bare) = (cursor, 0, 0, None, false);
+        self.queue.clear();
+    }
+
     /// An answer came, whatever it was; `bytes` gives the size of a piece.
     pub(super) fn land(&mut self, piece: PieceId, bytes: impl Fn(PieceId) -> u64, now: Instant) {
         self.queue.retain(|other| *other != piece);

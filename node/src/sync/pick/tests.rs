@@ -52,6 +52,28 @@ fn a_liar_is_asked_once() {
 }
 
 #[test]
+fn the_next_round_knows_its_sources_and_nobody_owes_anything() {
+    let now = Instant::now();
+    let later = now + Duration::from_millis(100);
+    let mut picker = Picker::new(pieces(4));
+    let (liar, honest) = (picker.join(Have::Whole, 1, now), picker.join(Have::Whole, 1, now));
+    let part = picker.join(Have::Runs(vec![(4, 2)]), 1, now);
+    let lie = picker.next(liar, now).unwrap();
+    picker.lied(liar, lie, now);
+    assert!(
+        picker.next(honest, now).is_some() && picker.next(honest, now).is_none(),
+        "one while its rate is not known"
+    );
+    (0..4).for_each(|piece| assert!(picker.done(honest, piece, later)));
+    picker.begin(pieces(8).split_off(4), later);
+    assert_eq!((picker.left(), picker.next(liar, later)), (4, None));
+    let theirs: Vec<_> = std::iter::from_fn(|| picker.next(part, later)).collect();
+    assert!(theirs == [0] || theirs == [1], "what it has, one to begin with: {theirs:?}");
+    picker.leave(part);
+    assert_eq!(std::iter::from_fn(|| picker.next(honest, later)).count(), 4, "its rate is known");
+}
+
+#[test]
 fn only_the_first_copy_counts() {
     let now = Instant::now();
     let mut picker = Picker::new(pieces(1));
