@@ -107,6 +107,8 @@ fn verify_names_the_damage_and_repair_heals_it() {
     let peer = scene.other.address();
     scene.mirror.ok(&[&"--peer", &peer, &"verify", &"--repair", &scene.copy]);
     assert_same(scene.tree.root(), &scene.copy);
+    let kept = fs::read_dir(scene.copy.join(".murmir/outboards")).expect("what a mirror keeps for others stays");
+    assert!(kept.count() > 0);
     let clean = scene.mirror.json(&[&"verify", &scene.copy]);
     assert_eq!((names(&clean["damaged"]), names(&clean["missing"])), (Vec::new(), Vec::new()));
     assert_eq!(scene.mirror.module_status()["damaged"], Value::Array(Vec::new()));

@@ -145,3 +145,24 @@ fn a_fork_is_kept_and_shown_and_stops_nobody_below_it() {
     lab.machine("c").ok(&[&"--no-dht", &"fetch", &first, &copy]);
     assert_same(&dest, &copy);
 }
+
+#[test]
+fn an_old_whole_mirror_is_not_in_the_way_of_new_ones_that_hold_parts() {
+    let two = Two::new();
+    let (client, dest) = (two.lab.machine("c"), two.lab.path("copy"));
+    client.ok(&[&"fetch", &two.origin_node.link(&two.published.reference), &dest]);
+    two.tree.file("a", "third").file("b", "third too");
+    let link = two.origin_node.link(&two.published.reference);
+    two.lab.machine("o").publish(two.tree.root());
+    let part = |name: &str, without: &str| {
+        let (machine, dest) = (two.lab.machine(name), two.lab.path(&format!("{name}-tree")));
+        machine.ok(&[&"mirror", &format!("--exclude=/{without}"), &link, &dest]);
+        machine.serve(&[&"--no-dht"])
+    };
+    let parts = [part("p1", "a"), part("p2", "b")];
+    two.origin_node.kill();
+    let old = two.mirror_node.link(&two.published.reference);
+    let all = parts.iter().fold(old, |link, node| node.link(&link));
+    client.ok(&[&"--no-dht", &"fetch", &all, &dest]);
+    assert_same(two.tree.root(), &dest);
+}

@@ -39,6 +39,7 @@ mod sources;
 mod swarm;
 mod switches;
 mod tidy;
+mod truth;
 mod unchanged;
 mod upkeep;
 mod util;

@@ -88,3 +88,39 @@ fn a_file_still_in_flight_can_be_had_in_part_and_is_announced() {
     assert_same(tree.root(), &dest);
     assert_same(tree.root(), &lab.path("m-tree"));
 }
+
+/// Small files that have arrived and are not in place yet.
+fn staged(dest: &Path) -> usize {
+    std::fs::read_dir(dest.join(".murmir/stage")).into_iter().flatten().flatten().count()
+}
+
+#[test]
+fn what_an_earlier_run_brought_can_be_had_from_the_next_at_once() {
+    let lab = Lab::new();
+    let (origin, tree) = (lab.machine("o"), Tree::new(lab.path("tree")));
+    tree.many(1, 400, 20_000);
+    let node = origin.serve(&[]);
+    let published = origin.publish(tree.root());
+    let (mirror, newcomer) = (lab.machine("m"), lab.machine("c"));
+    let (dest, copy) = (lab.path("m-tree"), lab.path("copy"));
+    let proxy = Proxy::start(node.port());
+    let slow = format!("{}?peer={}", published.reference, proxy.address(node.address()));
+    proxy.hold_at(4 << 20);
+    let mirror_node = mirror.serve(&[&"--no-dht"]);
+    let pass = mirror.start(&[&"mirror", &slow, &dest]);
+    until("a part has arrived", || (staged(&dest) >= 100).then_some(()));
+    mirror_node.kill();
+    drop(pass);
+    // The origin says what is newest, and gives nothing more.
+    proxy.hold_at(proxy.down() + (64 << 10));
+    let mirror_node = mirror.serve(&[&"--no-dht"]);
+    let pass = mirror.start(&[&"mirror", &slow, &dest]);
+    let (probe, link) = (lab.machine("p"), mirror_node.link(&published.reference));
+    until("it is offered", || (probe.run(&[&"--no-dht", &"resolve", &link]).code == 0).then_some(()));
+    let fetch = newcomer.start(&[&"--no-dht", &"fetch", &link, &copy]);
+    until("a newcomer has it from there", || (staged(&copy) >= 100).then_some(()));
+    proxy.hold_at(u64::MAX);
+    pass.finish().expect(0);
+    fetch.finish().expect(0);
+    assert_same(tree.root(), &copy);
+}

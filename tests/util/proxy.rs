@@ -15,6 +15,8 @@ struct Shared {
     down: AtomicU64,
     up: AtomicU64,
     limit: AtomicU64,
+    /// Milliseconds between two pieces beyond the limit; 0: none passes.
+    pause: AtomicU64,
     gone: AtomicBool,
 }
 
@@ -66,6 +68,11 @@ impl Proxy {
         self.shared.up.load(Ordering::SeqCst)
     }
 
+    /// Of what is held back a piece passes now and then.
+    pub fn trickle(&self, pause: Duration) {
+        self.shared.pause.store(u64::try_from(pause.as_millis()).expect("short"), Ordering::SeqCst);
+    }
+
     /// Lets no more than `bytes` in all come from the node behind; the rest waits.
     pub fn hold_at(&self, bytes: u64) {
         self.shared.limit.store(bytes, Ordering::SeqCst);
@@ -95,7 +102,11 @@ fn relay(client: TcpStream, port: u16, shared: &Arc<Shared>) {
                 if back.gone.load(Ordering::SeqCst) {
                     return;
                 }
-                std::thread::sleep(Duration::from_millis(1));
+                let pause = back.pause.load(Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(pause.max(1)));
+                if pause > 0 {
+                    break;
+                }
             }
             back.down.fetch_add(read, Ordering::SeqCst);
         });

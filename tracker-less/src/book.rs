@@ -2,7 +2,7 @@
 //! of strangers can push out those who were tried and found good.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use libp2p_identity::PeerId;
 
@@ -297,8 +297,11 @@ impl Book {
     /// Makes a place for a newcomer where one is due to it: in its networks, among those known by the same teller's word alone,
     /// then among all.
     fn make_room(&mut self, new: &Mirror, now: u64) -> bool {
+        // All is decided before anybody goes.
+        let mut going = BTreeSet::new();
         for network in &new.narrow {
-            if !self.keep_under(MAX_PER_NETWORK, |mirror| mirror.narrow.contains(network), new, now) {
+            let same = |mirror: &Mirror| mirror.narrow.contains(network);
+            if !self.keep_under(MAX_PER_NETWORK, same, (new, now), &mut going) {
                 return false;
             }
         }
@@ -306,26 +309,37 @@ impl Book {
         if by_word(new) {
             let teller = new.teller;
             let same = |mirror: &Mirror| mirror.teller == teller && by_word(mirror);
-            if !self.keep_under(MAX_PER_TELLER, same, new, now) {
+            if !self.keep_under(MAX_PER_TELLER, same, (new, now), &mut going) {
                 return false;
             }
         }
-        self.keep_under(MAX_MIRRORS, |_| true, new, now)
-    }
-
-    /// Takes out the least of `group` if that has `max` members; false if the newcomer is not better than it.
-    fn keep_under(&mut self, max: usize, group: impl Fn(&Mirror) -> bool, new: &Mirror, now: u64) -> bool {
-        if self.mirrors.values().filter(|mirror| group(mirror)).count() < max {
-            return true;
+        if !self.keep_under(MAX_MIRRORS, |_| true, (new, now), &mut going) {
+            return false;
         }
-        let members = self.mirrors.values().filter(|mirror| group(mirror));
-        let least = members.map(|mirror| (self.worth(mirror, 0, now), mirror.nomination.peer())).min();
-        let Some((_, peer)) = least.filter(|(worth, _)| *worth < self.worth(new, 1, now)) else { return false };
-        let Some(gone) = self.mirrors.remove(&peer) else { return false };
-        if let Some(crowd) = self.crowds.get_mut(&gone.wide) {
-            *crowd -= 1;
+        for gone in going.iter().filter_map(|peer| self.mirrors.remove(peer)) {
+            if let Some(crowd) = self.crowds.get_mut(&gone.wide) {
+                *crowd -= 1;
+            }
         }
         true
+    }
+
+    /// Marks the least of `group` as `going` if that has `max` members; false if the newcomer is not better than it.
+    fn keep_under(
+        &self,
+        max: usize,
+        group: impl Fn(&Mirror) -> bool,
+        (new, now): (&Mirror, u64),
+        going: &mut BTreeSet<PeerId>,
+    ) -> bool {
+        let stays = |mirror: &&Mirror| group(mirror) && !going.contains(&mirror.nomination.peer());
+        let members = || self.mirrors.values().filter(stays);
+        if members().count() < max {
+            return true;
+        }
+        let least = members().map(|mirror| (self.worth(mirror, 0, now), mirror.nomination.peer())).min();
+        let least = least.filter(|(worth, _)| *worth < self.worth(new, 1, now));
+        least.map(|(_, peer)| going.insert(peer)).is_some()
     }
 
     /// What to keep: those that stand better first, then those whose wide network has fewer, `more` of them to come.

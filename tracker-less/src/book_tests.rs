@@ -134,6 +134,29 @@ fn one_network_is_bounded_and_its_worst_gives_way_to_one_that_was_tried() {
 }
 
 #[test]
+fn who_is_refused_in_one_network_pushes_nobody_out_of_another() {
+    let mut book = Book::default();
+    let at = |networks: &[u8]| {
+        let addresses = networks.iter().map(|net| format!("/ip4/203.0.{net}.7/tcp/1").parse().unwrap());
+        let addresses: Vec<_> = addresses.collect();
+        move |one: &mut Nomination| one.addresses.clone_from(&addresses)
+    };
+    let full = u32::try_from(MAX_PER_NETWORK).unwrap();
+    for number in 0..full {
+        book.offer(said_by(number, at(&[1])), peer(99), NOW);
+        let tried = Listed { nomination: said_by(100 + number, at(&[2])), ..listed(100 + number) };
+        book.vouch(&tried, peer(50), NOW + 100, NOW);
+    }
+    let before: Vec<PeerId> = book.all().map(|mirror| mirror.nomination().peer()).collect();
+    let better = said_by(200, |one| {
+        at(&[1, 2])(one);
+        one.issued += 10;
+    });
+    assert_eq!(book.offer(better, peer(98), NOW), Entry::Refused);
+    assert_eq!(book.all().map(|mirror| mirror.nomination().peer()).collect::<Vec<_>>(), before);
+}
+
+#[test]
 fn dates_rank_hints_and_nothing_else() {
     let years = 10 * 365 * 24 * 3600;
     for clock in [NOW + years, NOW.saturating_sub(years)] {

@@ -139,11 +139,6 @@ impl Selector {
         !self.filter.is_empty() || !self.regexes.is_empty()
     }
 
-    /// True if directories are wanted only for what is in them: those without a match inside are to be pruned.
-    pub fn has_regexes(&self) -> bool {
-        !self.regexes.is_empty()
-    }
-
     /// True if what is in this directory of the module is wanted, rather than at most the directory itself.
     pub fn lists(&self, path: &TreePath) -> bool {
         let Some(below) = path.relative_to(&self.base) else { return false };

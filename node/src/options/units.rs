@@ -72,6 +72,9 @@ fn rate(text: &str) -> Result<Option<u64>, UnitError> {
     Ok(Some(rate).filter(|rate| *rate > 0))
 }
 
+/// Longest time: a hundred years.
+const MAX_SECONDS: u64 = 100 * 365 * 24 * 60 * 60;
+
 /// The time of `30s`, `90m`, `24h`, `14d`, `2w`. A bare number is refused: nobody remembers of what.
 ///
 /// # Errors
@@ -91,7 +94,8 @@ pub fn duration(text: &str) -> Result<Duration, UnitError> {
         return Err(UnitError::Duration);
     }
     let number: u64 = number.parse().map_err(|_| UnitError::TooLarge)?;
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or(UnitError::TooLarge)
+    let seconds = number.checked_mul(seconds).filter(|seconds| *seconds <= MAX_SECONDS);
+    seconds.map(Duration::from_secs).ok_or(UnitError::TooLarge)
 }
 
 #[cfg(test)]
@@ -151,6 +155,8 @@ mod tests {
         for text in ["", "30", "s", "1.5h", "1y", "-1s", "1h30m", "1é"] {
             assert_eq!(duration(text), Err(UnitError::Duration), "{text}");
         }
-        assert_eq!(duration("18446744073709551615w"), Err(UnitError::TooLarge));
+        for text in ["18446744073709551615w", "18446744073709551615s", "36501d"] {
+            assert_eq!(duration(text), Err(UnitError::TooLarge), "{text}");
+        }
     }
 }

@@ -40,8 +40,14 @@ pub(super) async fn attend(node: Arc<Node>, notices: Arc<Mutex<mpsc::Receiver<No
             }
             Notice::Damaged(module) => {
                 let Some(holding) = node.shelf.holding(&module) else { continue };
+                let reference = ModuleRef::of(&holding.bundle);
+                let placed = node.placed_root(&reference, &holding.ground.path);
+                if !placed.is_ok_and(|root| root == Some(*holding.bundle.root())) {
+                    // The next generation stands there already; soon it is the one held.
+                    continue;
+                }
                 let paths: Vec<Vec<u8>> = holding.damaged().iter().map(|path| path.as_bytes().to_vec()).collect();
-                let kept = node.marks(&ModuleRef::of(&holding.bundle)).map(|marks| marks.set_damaged(&paths));
+                let kept = node.marks(&reference).map(|marks| marks.set_damaged(&paths));
                 if !matches!(kept, Ok(Ok(()))) {
                     tracing::error!("the list of damaged files could not be kept");
                 }

@@ -69,9 +69,9 @@ impl FileError {
         self.errno() == Some(Errno::ROFS)
     }
 
-    /// Permission denied (EACCES, EPERM).
-    pub fn is_denied(&self) -> bool {
-        matches!(self.errno(), Some(Errno::ACCESS | Errno::PERM))
+    /// No further name for this file here: no hard links, or too many, or none for us (EPERM, EMLINK, EOPNOTSUPP, EXDEV).
+    pub fn is_no_link(&self) -> bool {
+        matches!(self.errno(), Some(Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::XDEV))
     }
 
     /// There is no such name (ENOENT).
@@ -152,6 +152,13 @@ pub struct Stamp {
     pub ino: u64,
     /// Device number.
     pub dev: u64,
+}
+
+impl Stamp {
+    /// The same file with the same bytes, though perhaps under more or fewer names: these move the time of the inode.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        Self { ctime: 0, ..*self } == Self { ctime: 0, ..*other }
+    }
 }
 
 impl Stat {

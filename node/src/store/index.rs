@@ -249,8 +249,12 @@ impl Index {
             }
             Rows::Memory(all) => {
                 let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-                all.extend(rows);
-                all.retain(|_, row| !row.is_empty());
+                for (key, row) in rows {
+                    match row.is_empty() {
+                        true => all.remove(&key),
+                        false => all.insert(key, row),
+                    };
+                }
                 Ok(())
             }
         }

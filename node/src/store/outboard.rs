@@ -87,6 +87,11 @@ impl Outboard {
         self.pairs.as_flattened().as_flattened().to_vec()
     }
 
+    /// How many these are.
+    pub fn bytes(&self) -> u64 {
+        (self.pairs.len() * PAIR) as u64
+    }
+
     /// Size of its file in bytes.
     pub fn size(&self) -> u64 {
         self.size

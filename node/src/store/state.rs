@@ -257,11 +257,6 @@ impl State {
         bundle.map_or(Ok(()), |bundle| durable::write(&self.dests, &file, bundle))
     }
 
-    /// Forgets the last fetch into `dest`.
-    pub fn forget_fetched(&self, dest: &Path) -> Result<(), StateError> {
-        dest_files(dest).iter().try_for_each(|name| durable::remove(&self.dests, name))
-    }
-
     /// The references that origins are pinned to, by name of the origin.
     pub fn origins(&self) -> Result<BTreeMap<String, String>, StateError> {
         Ok(module::read_toml(&self.dir, "origins.toml")?.unwrap_or_default())

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tracker_less::book::Outcome;
 use tracker_less::machine::Event;
-use tracker_less::record::{CheckedBundle, Coverage};
+use tracker_less::record::{CheckedBundle, Coverage, ModuleId};
 
 use super::fetch::{Download, Progress};
 use super::pass::{Kind, Report, Request, blocking};
@@ -22,6 +23,7 @@ use crate::manifest::path::TreePath;
 use crate::store::files::Dir;
 use crate::store::stage::Stage;
 use crate::wire::pulse::Pulse;
+use crate::wire::rules::MAX_PROVABLE;
 
 /// When a run first tells what has arrived, and how often from then on.
 const TELL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
@@ -69,7 +71,7 @@ impl Bringing<'_> {
         let (shelf, module, root) = (&self.node.shelf, self.request.module.id, *report.bundle.root());
         let arriving = Arc::new(Arriving::new(report.bundle.clone(), Arc::clone(self.stage), &wants));
         shelf.heard_of(&report.bundle);
-        shelf.set_arriving(module, Some(Arc::clone(&arriving)));
+        let offer = Offer::begin(self.node, module, Arc::clone(&arriving));
         let (stage, progress, pace) = (Arc::clone(self.stage), Arc::clone(self.progress), self.request.pace.clone());
         let download = blocking(move || Download::new(module, root, stage, wants, arriving, progress, pace)).await?;
         let start = Instant::now();
@@ -84,11 +86,8 @@ impl Bringing<'_> {
             rows = download => rows,
             never = self.nominate(&report.bundle) => match never {},
         };
-        shelf.set_arriving(module, None);
-        let passing = self.request.kind == Kind::Fetch;
-        if (passing || rows.is_err()) && shelf.holding(&module).is_none() {
-            self.node.swarm.tell(Event::Release { module }).await;
-        }
+        // Of a mirror's pass the end of the pass decides what is held.
+        offer.end(self.request.kind == Kind::Fetch || rows.is_err()).await;
         let rows = rows?;
         self.measure(&rows, start.elapsed()).await;
         Ok(merge(patched, rows))
@@ -134,7 +133,10 @@ impl Bringing<'_> {
             return Ok(Vec::new());
         }
         let staged = |want: &Want| self.stage.complete(&want.id) || self.stage.has_partial(&want.id);
-        let worth = |(want, _, old): &(Want, TreePath, u64)| plan::pays(want.size, *old) && !staged(want);
+        let provable = |want: &Want, old: u64| want.size.max(old) <= MAX_PROVABLE;
+        let worth = |(want, _, old): &(Want, TreePath, u64)| {
+            plan::pays(want.size, *old) && provable(want, *old) && !staged(want)
+        };
         let bases = report.plan.bases().into_iter().filter(worth);
         let bases = bases.map(|(want, path, old_size)| Basis { want, path, old_size }).collect();
         let (module, root) = (self.request.module.id, *report.bundle.root());
@@ -142,6 +144,42 @@ impl Bringing<'_> {
         let (dest, stage, pace) = (self.dest.clone(), Arc::clone(self.stage), self.request.pace.clone());
         let ground = Ground { module, dest, stage, pace };
         patches::run(&ground, bases, whole, sources, finder).await
+    }
+}
+
+/// What arrives can be had from here until the run ends, in whatever way that may be.
+struct Offer {
+    node: Arc<Node>,
+    module: ModuleId,
+    /// Nobody has ended it.
+    open: bool,
+}
+
+impl Offer {
+    fn begin(node: &Arc<Node>, module: ModuleId, arriving: Arc<Arriving>) -> Self {
+        node.shelf.set_arriving(module, Some(arriving));
+        Self { node: Arc::clone(node), module, open: true }
+    }
+
+    /// Ends it; `all`: no word of it stays, unless a replica is held.
+    async fn end(mut self, all: bool) {
+        self.open = false;
+        self.node.shelf.set_arriving(self.module, None);
+        if all {
+            self.node.release(&self.module).await;
+        }
+    }
+}
+
+impl Drop for Offer {
+    fn drop(&mut self) {
+        if self.open {
+            self.node.shelf.set_arriving(self.module, None);
+            let (node, module) = (Arc::clone(&self.node), self.module);
+            if let Ok(runtime) = Handle::try_current() {
+                runtime.spawn(async move { node.release(&module).await });
+            }
+        }
     }
 }
 

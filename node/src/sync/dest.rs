@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use rustix::fs::{FlockOperation, flock};
 
 use super::pass::{Kind, Request};
-use super::plan::{Local, LocalKind, LocalTree};
+use super::plan::{Left, Local, LocalKind, LocalTree};
 use super::{Node, SyncError};
 use crate::manifest::ContentId;
 use crate::manifest::filter::MAX_MERGE;
@@ -95,7 +95,7 @@ impl Destination {
     /// # Errors
     /// As [`Destination::open`].
     pub async fn wait_open(node: &Node, request: &Request) -> Result<Self, SyncError> {
-        let until = request.wait_lock.map(|wait| Instant::now() + wait);
+        let until = request.wait_lock.and_then(|wait| Instant::now().checked_add(wait));
         loop {
             match Self::open(node, request) {
                 Err(SyncError::Locked { .. }) if until.is_some_and(|until| Instant::now() < until) => {
@@ -153,8 +153,8 @@ impl Destination {
         Ok(Arc::new(Stage::open(&self.own_dir()?)?))
     }
 
-    /// Looks at everything that is there. Contents are known from the index where nothing changed; of the rest those files are
-    /// hashed whose size `wanted` names: only they can spare a download.
+    /// Looks at everything that is there. Contents are known from the index where nothing changed, and nobody doubts them; of the
+    /// rest those files are hashed whose size `wanted` names: only they can spare a download.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -162,12 +162,13 @@ impl Destination {
         &self,
         index: &Index,
         wanted: &HashSet<u64>,
+        doubted: &HashSet<TreePath>,
         keeps: &(dyn Fn(&TreePath, bool) -> bool + Sync),
     ) -> Result<Found, SyncError> {
         if self.is_unmade() {
             return Ok(Found::default());
         }
-        let known = Known { index, tree: self.key() };
+        let known = Known { index, tree: self.key(), doubted };
         let started = nanos_now();
         let scanned = Scan { root: &self.root, hasher: &known, read: false, wanted: keeps, started }.run()?;
         let mut found = Found::default();
@@ -216,24 +217,23 @@ impl Destination {
         }
     }
 
-    /// Writes down the state of the files in `dirs` whose content is known, for the next pass: of what was placed, and of what
-    /// still stands as it was found.
+    /// Writes down the state of the files in `dirs` whose content is known, for the next pass: of what the pass left there, and of
+    /// what still stands as it was found.
     ///
     /// # Errors
     /// The index fails.
     pub fn remember(
         &self,
         index: &Index,
-        mut placed: Vec<(&TreePath, (ContentId, u64))>,
+        left: &HashMap<&TreePath, Left>,
         found: &Found,
         dirs: &HashSet<TreePath>,
     ) -> Result<(), SyncError> {
-        placed.sort_by_key(|(path, _)| *path);
-        let id = |path: &TreePath, stamp: &Stamp| match placed.binary_search_by_key(&path, |(path, _)| *path) {
-            Ok(at) => placed.get(at).filter(|(_, (_, size))| *size == stamp.size).map(|(_, (id, _))| *id),
-            Err(_) => found.id(path, stamp),
+        let id = |path: &TreePath, stamp: &Stamp| match left.get(path) {
+            Some(left) => left.content(stamp),
+            None => found.id(path, stamp),
         };
-        let nothing = Known { index, tree: b"" };
+        let nothing = Known { index, tree: b"", doubted: &HashSet::new() };
         let files = |_: &TreePath, is_dir: bool| !is_dir;
         let scan = Scan { root: &self.root, hasher: &nothing, read: false, wanted: &files, started: nanos_now() };
         let dirs: Vec<&TreePath> = dirs.iter().collect();
@@ -269,11 +269,17 @@ impl Destination {
 struct Known<'a> {
     index: &'a Index,
     tree: &'a [u8],
+    /// Files that turned out damaged: a failing disk does not show it in their state.
+    doubted: &'a HashSet<TreePath>,
 }
 
 impl Hasher for Known<'_> {
     fn known(&self, dir: &TreePath) -> Directory {
-        self.index.directory(self.tree, dir).unwrap_or_default()
+        let mut row = self.index.directory(self.tree, dir).unwrap_or_default();
+        if !self.doubted.is_empty() {
+            row.retain(|name, _| dir.join(name).is_ok_and(|path| !self.doubted.contains(&path)));
+        }
+        row
     }
 
     fn hash(&self, _: &File, _: &Stat) -> io::Result<ContentId> {
@@ -363,4 +369,31 @@ fn remove_below(dir: &Dir, name: &[u8]) -> Result<(), FileError> {
 pub fn nanos_now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_doubted_is_read_again_though_nothing_shows() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("rotten"), "bad").unwrap();
+        let target = Destination::basis(dir.path()).unwrap();
+        let stat = target.root.stat("rotten").unwrap();
+        // A failing disk changes bytes and nothing else: the state is what it was when they were right.
+        let (index, right) = (Index::memory(), ContentId::of(b"was"));
+        let row = Directory::from([(Name::new("rotten").unwrap(), (stat.stamp, right))]);
+        index.put_directories(target.key(), [(&TreePath::root(), &row)]).unwrap();
+        let path = TreePath::new(b"rotten").unwrap();
+        let content = |doubted: &HashSet<TreePath>| {
+            let found = target.scan(&index, &HashSet::from([3]), doubted, &|_, _| true).unwrap();
+            match &found.tree[&path].kind {
+                LocalKind::File { id, .. } => *id,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(content(&HashSet::new()), Some(right));
+        assert_eq!(content(&HashSet::from([path.clone()])), Some(ContentId::of(b"bad")));
+    }
 }

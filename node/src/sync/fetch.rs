@@ -3,7 +3,7 @@
 mod flight;
 mod jobs;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -39,6 +39,8 @@ const TICK: Duration = Duration::from_millis(250);
 /// How often partial sources with nothing to do are asked what they have by now; the others are once in so many times.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 const ASK_ALL: u32 = 3;
+/// Whoever takes longer to say what it has is gone.
+const HAVE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What came back from a source.
 enum Landing {
@@ -118,8 +120,7 @@ impl Download {
         progress: Arc<Progress>,
         pace: Option<Pace>,
     ) -> Result<Self, SyncError> {
-        let (wants, open) = lacking(&stage, wants)?;
-        open.values().for_each(|open| arriving.opened(&open.partial));
+        let (wants, open) = lacking(&stage, wants, &arriving)?;
         let left = open.iter().map(|(id, open)| (*id, open.partial.missing().into())).collect();
         let mut todo = Todo::new(wants, left, pace.as_ref().map(Pace::rate));
         progress.total.store(todo.bytes(), Ordering::Relaxed);
@@ -253,7 +254,8 @@ impl Download {
     fn ask_have(&mut self, id: SourceId) {
         let Some(supply) = self.sources.get(id).map(|source| source.supply.clone()) else { return };
         let (module, root) = (self.module, self.root);
-        self.flights.push(Box::pin(async move { Landing::Have(id, supply.have(module, root).await.ok()) }));
+        let ask = async move { tokio::time::timeout(HAVE_PATIENCE, supply.have(module, root)).await };
+        self.flights.push(Box::pin(async move { Landing::Have(id, ask.await.ok().and_then(Result::ok)) }));
     }
 
     fn hand_out(&mut self) -> Result<(), SyncError> {
@@ -390,7 +392,9 @@ impl Download {
     fn shrink(&mut self, piece: PieceId, wants: Vec<Want>) -> u64 {
         let Some(job) = self.jobs.get_mut(piece) else { return 0 };
         let before = job.piece().bytes;
-        if let Job::Batch(_) = job {
+        if let Job::Batch(asked) = job {
+            let left: HashSet<ContentId> = wants.iter().map(|want| want.id).collect();
+            asked.iter().filter(|want| !left.contains(&want.id)).for_each(|want| self.arriving.arrived(&want.id));
             self.picker.narrow(piece, wants.iter().map(|want| want.number));
             *job = Job::Batch(wants);
         }
@@ -447,19 +451,25 @@ impl Download {
     }
 }
 
-/// What the stage lacks of the wants, and the large contents of which it has a part.
-fn lacking(stage: &Stage, mut wants: Vec<Want>) -> Result<(Vec<Want>, HashMap<ContentId, Open>), SyncError> {
-    let (staged, mut parts) = (stage.whole()?, HashMap::new());
-    wants.retain(|want| !staged.contains(&want.id));
+/// What the stage lacks of the wants, and the large contents of which it has a part. What it has can be had from here at once.
+fn lacking(
+    stage: &Stage,
+    mut wants: Vec<Want>,
+    arriving: &Arriving,
+) -> Result<(Vec<Want>, HashMap<ContentId, Open>), SyncError> {
+    let (mut staged, mut parts) = (stage.whole()?, HashMap::new());
     for want in wants.iter().filter(|want| want.size > SMALL && stage.has_partial(&want.id)) {
         let open = Open::new(stage.partial(&want.id, want.size)?);
         if open.left == 0 {
             stage.finish(&open.partial)?;
+            staged.insert(want.id);
+        } else {
+            arriving.opened(&open.partial);
+            parts.insert(want.id, open);
         }
-        parts.insert(want.id, open);
     }
-    wants.retain(|want| parts.get(&want.id).is_none_or(|open| open.left > 0));
-    parts.retain(|_, open| open.left > 0);
+    staged.iter().for_each(|id| arriving.arrived(id));
+    wants.retain(|want| !staged.contains(&want.id));
     Ok((wants, parts))
 }
 

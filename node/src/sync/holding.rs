@@ -28,8 +28,8 @@ use crate::store::stage::Stage;
 use crate::wire::Have;
 use crate::wire::delta::Short;
 
-/// Outboards kept in memory, for files that are being served.
-const CACHED_OUTBOARDS: usize = 8;
+/// Bytes of outboards kept in memory, for files that are being served; one is kept in any case.
+const CACHED_OUTBOARDS: u64 = 16 << 20;
 /// Largest old file that is read for its anchors: it takes seconds. Larger ones help where they stand.
 const MAX_ANCHORED: u64 = 4 << 30;
 
@@ -64,6 +64,8 @@ pub struct Holding {
     contents: BTreeMap<ContentId, Place>,
     select: Selector,
     damaged: Mutex<BTreeSet<ContentId>>,
+    /// What is held, once somebody has asked.
+    have: Mutex<Option<Have>>,
     cache: Mutex<VecDeque<(ContentId, Arc<Outboard>)>>,
     anchored: Anchored,
     /// The directories of the small file that was opened last.
@@ -84,7 +86,7 @@ impl Holding {
     ) -> Result<Self, SyncError> {
         let module = ModuleRef::of(&bundle);
         let mut contents = BTreeMap::new();
-        let mut bad = BTreeSet::new();
+        let (damaged, mut bad) = (damaged.iter().map(Vec::as_slice).collect::<BTreeSet<_>>(), BTreeSet::new());
         let walk = Walk::new(index, bundle.root(), select).map_err(|error| SyncError::tree(&module, error))?;
         for item in walk {
             let item = item.map_err(|error| SyncError::tree(&module, error))?;
@@ -92,15 +94,15 @@ impl Holding {
             else {
                 continue;
             };
-            if damaged.iter().any(|one| one == path.as_bytes()) {
+            if damaged.contains(path.as_bytes()) {
                 bad.insert(id);
             }
             contents.entry(id).or_insert(Place { path, size, number: item.number });
         }
         let (select, damaged) = (select.clone(), Mutex::new(bad));
         let (cache, anchored) = (Mutex::default(), Anchored::default());
-        let dirs = Mutex::new(DirCache::new(ground.root.clone()));
-        Ok(Self { bundle, ground, contents, select, damaged, cache, anchored, dirs })
+        let (have, dirs) = (Mutex::default(), Mutex::new(DirCache::new(ground.root.clone())));
+        Ok(Self { bundle, ground, contents, select, damaged, have, cache, anchored, dirs })
     }
 
     /// Paths of damaged files, sorted.
@@ -125,6 +127,7 @@ impl Holding {
         let Some(place) = self.contents.get(id) else { return false };
         let news = lock(&self.damaged).insert(*id);
         if news {
+            *lock(&self.have) = None;
             tracing::warn!(path = %place.path, "damaged on disk: claimed no longer");
         }
         news
@@ -152,11 +155,14 @@ impl Holding {
         if self.is_whole() {
             return Have::Whole;
         }
-        let damaged = lock(&self.damaged);
-        let good = self.contents.iter().filter(|(id, _)| !damaged.contains(*id));
-        let mut numbers: Vec<u64> = good.map(|(_, place)| place.number).collect();
-        numbers.sort_unstable();
-        Have::of(numbers)
+        let make = || {
+            let damaged = lock(&self.damaged);
+            let good = self.contents.iter().filter(|(id, _)| !damaged.contains(*id));
+            let mut numbers: Vec<u64> = good.map(|(_, place)| place.number).collect();
+            numbers.sort_unstable();
+            Have::of(numbers)
+        };
+        lock(&self.have).get_or_insert_with(make).clone()
     }
 
     /// What the swarm is told of it.
@@ -176,11 +182,12 @@ impl Holding {
             let bytes = read_small(&file, length).ok()?;
             (bytes.len() as u64 == size && proof::verify_small(id, &bytes)).then_some(bytes)
         };
-        self.open_near(id).and_then(read).or_else(|| {
+        let here = self.open_near(id).and_then(read).or_else(|| {
             // Another directory may stand there by now.
             lock(&self.dirs).clear();
             read(self.open(id)?)
-        })
+        });
+        here.or_else(|| read(self.kept(id)?))
     }
 
     /// The content whose id begins like this, of `size` bytes: of the generation or a superseded one.
@@ -222,10 +229,15 @@ impl Holding {
     /// # Errors
     /// The file is not there, or not what it should be.
     pub fn range(&self, id: &ContentId, size: u64, range: Range<u64>) -> Result<Vec<u8>, ProofError> {
-        let missing = || ProofError::Damaged { offset: range.start };
-        let file = self.open(id).ok_or_else(missing)?;
-        let outboard = self.outboard(id, size, &file)?;
-        proof::encode_range(&file, id, size, outboard.as_deref(), range)
+        let prove = |file: Option<File>, range: Range<u64>| {
+            let file = file.ok_or(ProofError::Damaged { offset: range.start })?;
+            let outboard = self.outboard(id, size, &file)?;
+            proof::encode_range(&file, id, size, outboard.as_deref(), range)
+        };
+        match prove(self.open(id), range.clone()) {
+            Err(ProofError::Damaged { .. }) => prove(self.kept(id), range),
+            other => other,
+        }
     }
 
     /// The inner hashes of a large file.
@@ -260,12 +272,17 @@ impl Holding {
 
     /// Opens the file that holds a content: where the tree says, or among the superseded ones.
     fn open(&self, id: &ContentId) -> Option<File> {
-        let Some(place) = self.contents.get(id) else { return self.ground.stage.as_ref()?.kept(id) };
+        let Some(place) = self.contents.get(id) else { return self.kept(id) };
         if lock(&self.damaged).contains(id) {
             return None;
         }
         let (dir, name) = locate(&self.ground.root, &place.path).ok()?;
         dir.open_file(&name).ok()
+    }
+
+    /// Opens a superseded file. While a pass puts the next generation in place, those of this one become superseded one by one.
+    fn kept(&self, id: &ContentId) -> Option<File> {
+        self.ground.stage.as_ref()?.kept(id)
     }
 
     /// Opens a file in the directory that the one before was in, or from there on: neighbours are asked for together.
@@ -303,7 +320,13 @@ impl Holding {
         let outboard = Arc::new(outboard);
         let mut cache = lock(&self.cache);
         cache.push_front((*id, Arc::clone(&outboard)));
-        cache.truncate(CACHED_OUTBOARDS);
+        let mut bytes = 0;
+        let fits = cache.iter().take_while(|(_, outboard)| {
+            bytes += outboard.bytes();
+            bytes <= CACHED_OUTBOARDS
+        });
+        let count = fits.count().max(1);
+        cache.truncate(count);
         Ok(Some(outboard))
     }
 }

@@ -1,5 +1,6 @@
 //! What a node remembers of modules: the highest head seen, what is placed where.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use cid::Cid;
@@ -9,6 +10,7 @@ use tracker_less::record::{CheckedBundle, Generation};
 
 use super::pass::{Kind, Request};
 use super::{ModuleRef, Node, SyncError};
+use crate::manifest::path::TreePath;
 use crate::store::state::{Fetched, Module, Placed, Registration, Role};
 
 impl Node {
@@ -104,6 +106,32 @@ impl Node {
     /// The state directory fails.
     pub fn is_registered_here(&self, module: &ModuleRef, dest: &Path) -> Result<bool, SyncError> {
         Ok(self.marks(module)?.registration()?.is_some_and(|registration| registration.directory == dest))
+    }
+
+    /// True if some module is registered with this directory.
+    ///
+    /// # Errors
+    /// The state directory fails.
+    pub fn is_replica(&self, dest: &Path) -> Result<bool, SyncError> {
+        for (publisher, name) in self.state.registered()? {
+            let registration = self.state.module(&publisher, &name)?.registration()?;
+            if registration.is_some_and(|registration| registration.directory == dest) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Files of a replica that turned out damaged while they were served or verified.
+    ///
+    /// # Errors
+    /// The state directory fails.
+    pub fn doubted(&self, module: &ModuleRef, dest: &Path) -> Result<HashSet<TreePath>, SyncError> {
+        if !self.is_registered_here(module, dest)? {
+            return Ok(HashSet::new());
+        }
+        let damaged = self.marks(module)?.damaged()?;
+        Ok(damaged.iter().filter_map(|path| TreePath::new(path).ok()).collect())
     }
 
     /// The generation that stands in a destination, by the mark of the module or of the last fetch there.

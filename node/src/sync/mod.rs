@@ -43,6 +43,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
+use tracker_less::machine::Event;
 use tracker_less::net::Swarm;
 use tracker_less::record::{CheckedBundle, Generation, ModuleId, ModuleName, PublisherId, RecordError};
 
@@ -71,6 +72,15 @@ pub struct Node {
     pub streams: Streams,
     /// What a mirror keeps of former generations.
     pub keeping: sweep::Keeping,
+}
+
+impl Node {
+    /// Tells the swarm that nothing of a module can be had from here any more, unless a replica is held.
+    pub async fn release(&self, module: &ModuleId) {
+        if self.shelf.holding(module).is_none() {
+            self.swarm.tell(Event::Release { module: *module }).await;
+        }
+    }
 }
 
 /// Seconds since the epoch; 0 before it.

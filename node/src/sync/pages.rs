@@ -1,8 +1,13 @@
 //! Brings the pages of a tree that the index lacks: only those on the way to what was asked for.
 
+use std::time::Duration;
+
 use cid::Cid;
+use futures::stream::{FuturesUnordered, StreamExt};
+use tracker_less::record::ModuleId;
 
 use super::source::{Finder, Source};
+use super::supply::{SourceName, Supply};
 use super::{ModuleRef, Node, SyncError};
 use crate::delta::{cut, patch};
 use crate::manifest::ContentId;
@@ -19,6 +24,8 @@ use crate::wire::rules;
 const MAX_VAIN: usize = 8;
 /// Pages asked for at once.
 const BATCH: usize = 128;
+/// After so long another source is asked as well.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// What bringing pages cost.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +44,7 @@ impl std::ops::AddAssign for PageCount {
 }
 
 /// Fetches missing pages until everything selected is in the index, as what differs from those of a `former` root, if there is
-/// one. Sources that fail or lie leave `sources`.
+/// one. Sources that fail or lie leave `sources`; who takes long is not waited for where another has them.
 ///
 /// # Errors
 /// Nobody has a page (24), the tree is refused, or the index fails.
@@ -52,6 +59,7 @@ pub async fn bring(
     let mut frontier = Frontier::new(root, selector);
     let mut former = Former::new(root, former);
     let (mut count, mut turn, mut vain) = (PageCount::default(), 0, 0);
+    let (mut asks, mut asked) = (FuturesUnordered::new(), Asked::default());
     loop {
         let missing = frontier.missing(&*node.index, BATCH).map_err(|error| SyncError::tree(module, error))?;
         if missing.is_empty() {
@@ -60,17 +68,43 @@ pub async fn bring(
         while let Some(source) = finder.try_next() {
             sources.push(source);
         }
-        let holders: Vec<usize> = (0..sources.len()).filter(|at| offers(&sources[*at], &root)).collect();
-        let Some(at) = holders.get(turn % holders.len().max(1)).copied() else {
-            wait(finder, sources, &missing).await?;
-            continue;
+        let holders: Vec<&Source> = sources.iter().filter(|source| offers(source, &root)).collect();
+        // All that are here were asked in vain; somebody who owes or who comes may have it.
+        let is_vain = vain > MAX_VAIN.max(holders.len());
+        let idle = holders.into_iter().filter(|source| !is_vain && !asked.owes(&source.name));
+        let idle: Vec<&Source> = idle.collect();
+        match idle.get(turn % idle.len().max(1)).filter(|_| asked.last.is_none()) {
+            Some(source) => {
+                turn += 1;
+                asked.begin(&source.name);
+                let wish = Wish::of(node, &missing, &former);
+                let (name, supply, module) = (source.name.clone(), source.supply.clone(), module.id);
+                asks.push(async move { (name, wish.ask(&supply, module).await) });
+            }
+            None if asks.is_empty() => {
+                wait(finder, sources, &missing).await?;
+                vain = 0;
+                continue;
+            }
+            None => {}
+        }
+        let (name, answer) = tokio::select! {
+            Some(answer) = asks.next() => answer,
+            () = tokio::time::sleep(SLOW), if asked.last.is_some() => {
+                asked.last = None;
+                continue;
+            }
+            source = finder.next() => {
+                sources.push(source);
+                continue;
+            }
         };
-        turn += 1;
-        let answer = match missing.contents.first() {
-            Some((id, size)) => ask_content(node, module, &sources[at], *id, *size).await,
-            None => ask(node, module, &sources[at], &missing.pages, &mut former).await,
+        asked.end(&name);
+        let news = match answer {
+            Ok(came) => take(node, module, came, &mut former),
+            Err(error) => Err(error.into()),
         };
-        match answer {
+        match news {
             Ok((0, _)) => vain += 1,
             Ok((pages, bytes)) => {
                 vain = 0;
@@ -78,13 +112,32 @@ pub async fn bring(
                 count.bytes += bytes;
             }
             Err(Ask::Failed(error)) => return Err(error),
-            Err(Ask::Source(lie, why)) => drop_source(sources, at, lie, &why, finder),
+            Err(Ask::Source(lie, why)) => drop_source(sources, &name, lie, &why, finder),
         }
-        if vain > MAX_VAIN.max(holders.len()) {
-            // All that are here were asked in vain; somebody who comes may have it.
-            wait(finder, sources, &missing).await?;
-            vain = 0;
-        }
+    }
+}
+
+/// Who was asked for pages and has not answered yet.
+#[derive(Default)]
+struct Asked {
+    owing: Vec<SourceName>,
+    /// The one that is waited for.
+    last: Option<SourceName>,
+}
+
+impl Asked {
+    fn owes(&self, name: &SourceName) -> bool {
+        self.owing.contains(name)
+    }
+
+    fn begin(&mut self, name: &SourceName) {
+        self.owing.push(name.clone());
+        self.last = Some(name.clone());
+    }
+
+    fn end(&mut self, name: &SourceName) {
+        self.owing.retain(|other| other != name);
+        self.last.take_if(|last| last == name);
     }
 }
 
@@ -94,7 +147,9 @@ pub async fn bring_root(node: &Node, module: &ModuleRef, root: Cid, sources: &[S
         return true;
     }
     for source in sources.iter().filter(|source| offers(source, &root)) {
-        if matches!(ask(node, module, source, &[root], &mut Former::default()).await, Ok((1, _))) {
+        let wish = Wish { pages: vec![root], ..Wish::default() };
+        let Ok(came) = wish.ask(&source.supply, module.id).await else { continue };
+        if matches!(take(node, module, came, &mut Former::default()), Ok((1, _))) {
             return true;
         }
     }
@@ -105,14 +160,14 @@ fn offers(source: &Source, root: &Cid) -> bool {
     source.offers.iter().any(|offer| offer.bundle.root() == root)
 }
 
-fn drop_source(sources: &mut Vec<Source>, at: usize, lie: bool, why: &str, finder: &Finder) {
-    let source = sources.remove(at).name;
+fn drop_source(sources: &mut Vec<Source>, source: &SourceName, lie: bool, why: &str, finder: &Finder) {
+    sources.retain(|other| other.name != *source);
     tracing::warn!(%source, why, "source dropped while pages were fetched");
-    if lie { finder.ban(&source) } else { finder.lost(&source) }
+    if lie { finder.ban(source) } else { finder.lost(source) }
 }
 
 async fn wait(finder: &mut Finder, sources: &mut Vec<Source>, missing: &Missing) -> Result<(), SyncError> {
-    finder.widen_after(std::time::Duration::ZERO);
+    finder.widen_after(Duration::ZERO);
     let next = tokio::time::timeout(super::fetch::PATIENCE, finder.next()).await;
     match next {
         Ok(source) => {
@@ -138,47 +193,76 @@ enum Ask {
     Source(bool, String),
 }
 
-/// Asks one source for a file of rules.
-async fn ask_content(
-    node: &Node,
-    module: &ModuleRef,
-    source: &Source,
-    id: ContentId,
-    size: u64,
-) -> Result<(u64, u64), Ask> {
-    let answer = source.supply.batch(module.id, &[(id, size)]).await?;
-    let Some(bytes) = answer.into_iter().next().flatten() else { return Ok((0, 0)) };
-    if ContentId::of(&bytes) != id {
-        return Err(Ask::Source(true, format!("wrong bytes for {id}")));
-    }
-    node.index.put_content(&id, &bytes).map_err(|error| Ask::Failed(error.into()))?;
-    Ok((1, bytes.len() as u64))
-}
-
 impl From<WireError> for Ask {
     fn from(error: WireError) -> Self {
         Self::Source(matches!(error, WireError::Lie { .. }), error.to_string())
     }
 }
 
-/// Asks one source, and puts what verifies into the index. Returns pages and bytes.
-async fn ask(
-    node: &Node,
-    module: &ModuleRef,
-    source: &Source,
-    missing: &[Cid],
-    former: &mut Former,
-) -> Result<(u64, u64), Ask> {
-    let mut came = match source.supply.peer() {
-        Some(client) => patched(node, module, client, missing, former).await?,
-        None => Vec::new(),
-    };
-    let rest: Vec<Cid> = missing.iter().filter(|cid| came.iter().all(|(other, _)| other != *cid)).copied().collect();
-    if !rest.is_empty() {
-        let answer = source.supply.pages(module.id, &rest).await?;
-        came.extend(rest.into_iter().zip(answer).filter_map(|(cid, bytes)| Some((cid, bytes?))));
+/// What one source is asked for: a file of rules, or pages.
+#[derive(Default)]
+struct Wish {
+    content: Option<(ContentId, u64)>,
+    pages: Vec<Cid>,
+    /// New and former page, and the bytes of the former one.
+    pairs: Vec<(Cid, Cid, Vec<u8>)>,
+}
+
+/// What came of it, not verified.
+#[derive(Default)]
+struct Came {
+    content: Option<(ContentId, Vec<u8>)>,
+    pages: Vec<(Cid, Vec<u8>)>,
+    /// Whoever was asked has none of the former pages.
+    no_former: bool,
+}
+
+impl Wish {
+    fn of(node: &Node, missing: &Missing, former: &Former) -> Self {
+        if let Some(content) = missing.contents.first() {
+            return Self { content: Some(*content), ..Self::default() };
+        }
+        let there = |cid: &Cid| {
+            let old = former.of(cid)?;
+            Some((*cid, *old, node.index.page(old).ok().flatten()?))
+        };
+        let pairs = missing.pages.iter().filter_map(there).collect();
+        Self { content: None, pages: missing.pages.clone(), pairs }
     }
-    for (cid, bytes) in &came {
+
+    async fn ask(self, supply: &Supply, module: ModuleId) -> Result<Came, WireError> {
+        if let Some(content) = self.content {
+            let bytes = supply.batch(module, &[content]).await?.into_iter().next().flatten();
+            return Ok(Came { content: bytes.map(|bytes| (content.0, bytes)), ..Came::default() });
+        }
+        let mut pages = match supply.peer() {
+            Some(client) => patched(client, module, &self.pairs).await?,
+            None => Vec::new(),
+        };
+        let no_former = pages.is_empty() && !self.pairs.is_empty() && supply.peer().is_some();
+        let came = |cid: &Cid| pages.iter().any(|(other, _)| other == cid);
+        let rest: Vec<Cid> = self.pages.iter().filter(|cid| !came(cid)).copied().collect();
+        if !rest.is_empty() {
+            let answer = supply.pages(module, &rest).await?;
+            pages.extend(rest.into_iter().zip(answer).filter_map(|(cid, bytes)| Some((cid, bytes?))));
+        }
+        Ok(Came { content: None, pages, no_former })
+    }
+}
+
+/// Puts what verifies into the index; gives how many there were and their bytes.
+fn take(node: &Node, module: &ModuleRef, came: Came, former: &mut Former) -> Result<(u64, u64), Ask> {
+    if let Some((id, bytes)) = came.content {
+        if ContentId::of(&bytes) != id {
+            return Err(Ask::Source(true, format!("wrong bytes for {id}")));
+        }
+        node.index.put_content(&id, &bytes).map_err(|error| Ask::Failed(error.into()))?;
+        return Ok((1, bytes.len() as u64));
+    }
+    if came.no_former {
+        former.forget();
+    }
+    for (cid, bytes) in &came.pages {
         // A root node or a page: which of them is decided by where the link stands, here only the name counts.
         let wrong = |error: &PageError| matches!(error, PageError::WrongHash { .. });
         match Page::decode(cid, bytes) {
@@ -189,35 +273,25 @@ async fn ask(
             _ => former.note(&*node.index, cid, bytes),
         }
     }
-    let put = node.index.put_pages(came.iter().map(|(cid, bytes)| (cid, bytes.as_slice())));
+    let put = node.index.put_pages(came.pages.iter().map(|(cid, bytes)| (cid, bytes.as_slice())));
     put.map_err(|error| Ask::Failed(error.into()))?;
-    Ok((came.len() as u64, came.iter().map(|(_, bytes)| bytes.len() as u64).sum()))
+    Ok((came.pages.len() as u64, came.pages.iter().map(|(_, bytes)| bytes.len() as u64).sum()))
 }
 
-/// The pages that a peer makes from former ones, not verified. One that has none of those is not asked for more.
+/// The pages that a peer makes from former ones, not verified.
 async fn patched(
-    node: &Node,
-    module: &ModuleRef,
     client: &PeerClient,
-    missing: &[Cid],
-    former: &mut Former,
-) -> Result<Vec<(Cid, Vec<u8>)>, Ask> {
-    let there = |cid: &Cid| {
-        let old = former.of(cid)?;
-        Some((*cid, *old, node.index.page(old).ok().flatten()?))
-    };
-    let pairs: Vec<(Cid, Cid, Vec<u8>)> = missing.iter().filter_map(there).collect();
-    let (mut rest, mut came) = (pairs.as_slice(), Vec::new());
+    module: ModuleId,
+    pairs: &[(Cid, Cid, Vec<u8>)],
+) -> Result<Vec<(Cid, Vec<u8>)>, WireError> {
+    let (mut rest, mut came) = (pairs, Vec::new());
     while !rest.is_empty() {
         let asked =
             rest.iter().take(rules::MAX_PAGES).map(|(new, old, _)| (Short::from(old), Short::from(new))).collect();
-        let made = client.page_patches(module.id, asked).await?;
+        let made = client.page_patches(module, asked).await?;
         let (some, after) = rest.split_at(made.sizes.len().min(rest.len()));
-        came.extend(made_from(some, &made).ok_or(Ask::Source(true, "a patch of other pages".to_owned()))?);
+        came.extend(made_from(some, &made).ok_or(WireError::Lie { what: "a patch of other pages" })?);
         rest = after;
-    }
-    if came.is_empty() && !pairs.is_empty() {
-        former.forget();
     }
     Ok(came)
 }

@@ -3,7 +3,7 @@
 mod report;
 mod request;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,6 +41,10 @@ pub async fn run(node: &Arc<Node>, request: &Request, progress: &Arc<Progress>) 
     let target = Destination::wait_open(node, request).await?;
     let is_new = target.is_new;
     let result = into(target, node, request, progress).await;
+    if result.is_err() && request.kind == Kind::Mirror {
+        // What was told of it while it arrived is not held after all.
+        node.release(&request.module.id).await;
+    }
     if is_new && result.is_err() {
         // What was made for nothing goes again; with anything in it, it stays.
         let _ = std::fs::remove_dir(&request.dest);
@@ -58,15 +62,7 @@ async fn into(
     let seeds = Arc::new(Seeds::open(&request.web_seeds, pulse.clone())?);
     let placed = node.placed_root(&request.module, &target.path)?;
     let mut finder = search(node, request, &seeds, placed.is_some());
-    let resolving = resolve(node, &request.module, request.wanted, &mut finder);
-    let resolved = match request.contimeout {
-        None => resolving.await?,
-        Some(limit) => tokio::time::timeout(limit, resolving)
-            .await
-            .map_err(|_| SyncError::ConnectTimeout { seconds: limit.as_secs() })??,
-    };
-    let Resolved { bundle, mut sources, newest } = resolved;
-    check_rollback(node, request, &target, &bundle)?;
+    let Resolved { bundle, mut sources, newest } = resolve_in_time(node, request, &target, &mut finder).await?;
     finder.admit(request.choice.origin, &bundle, &mut sources);
     add_given(&seeds, &mut sources);
     finder.suffices(placed.as_ref() == Some(bundle.root()));
@@ -78,7 +74,8 @@ async fn into(
     let roots = (*bundle.root(), placed.filter(|_| request.delta));
     let mut count = PageCount::default();
     for select in request.selectors() {
-        let bring = pages::bring(node, &request.module, roots, select, &mut sources, &mut finder);
+        // On the heap: what asks several at once is large.
+        let bring = Box::pin(pages::bring(node, &request.module, roots, select, &mut sources, &mut finder));
         count += unless_silent(request.timeout, &pulse, bring).await?;
     }
     if let Some(pace) = &request.pace {
@@ -101,21 +98,44 @@ async fn into(
     };
     report.estimate = request.dry_run.then(|| report.plan.estimate(request.delta));
     check_guards(request, &mut report)?;
-    let roots = bases.into_iter().map(|basis| basis.root).collect();
-    let pass = Arc::new((target, Arc::new(tree), found, roots));
+    let here = Arc::new(Here { target, found, bases, late: [request.late.as_slice(), &tree.root.late].concat() });
+    // The plan says it all: a list of the tree takes much memory.
+    drop(tree);
     if !request.dry_run && report.plan.has_changes() {
-        let own = pass.0.own_dir()?;
+        let own = here.target.own_dir()?;
         let stage = blocking(move || Ok(Arc::new(Stage::open(&own)?))).await?;
-        seeds.tell_paths(&pass.1);
-        let bringing = Bringing { node, request, stage: &stage, dest: &pass.0.root, progress, pulse: &pulse };
+        seeds.tell_paths(places(node, request, &report.bundle));
+        let bringing = Bringing { node, request, stage: &stage, dest: &here.target.root, progress, pulse: &pulse };
         report.sources = bringing.run(&report, sources, &mut finder).await?;
-        report = place(request, report, stage, &pass).await?;
+        report = place(request, report, stage, &here).await?;
     }
     if !request.dry_run {
-        remember(node, request, &report, &pass, glance).await?;
+        report = remember(node, request, report, &here, glance).await?;
     }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// The generation to bring: nothing below what is placed, unless the user says so.
+async fn resolve_in_time(
+    node: &Node,
+    request: &Request,
+    target: &Destination,
+    finder: &mut Finder,
+) -> Result<Resolved, SyncError> {
+    let floor = node.placed_at(&request.module, &target.path)?.filter(|_| !request.allow_downgrade);
+    let resolving = resolve(node, &request.module, request.wanted, floor, finder);
+    let resolved = match request.contimeout {
+        None => resolving.await?,
+        Some(limit) => tokio::time::timeout(limit, resolving)
+            .await
+            .map_err(|_| SyncError::ConnectTimeout { seconds: limit.as_secs() })??,
+    };
+    let offered = resolved.bundle.generation();
+    match floor {
+        Some(placed) if placed > offered => Err(SyncError::Rollback { offered, placed }),
+        _ => Ok(resolved),
+    }
 }
 
 /// What a replica looks like, where it may be that nothing is to be done.
@@ -162,8 +182,10 @@ async fn look(
 ) -> Result<Found, SyncError> {
     let sizes: HashSet<u64> = tree.entries.iter().filter_map(|item| file(item).map(|(_, size)| size)).collect();
     let area = Area::of(request, tree);
+    let doubted = node.doubted(&request.module, &target.path)?;
     let node = Arc::clone(node);
-    blocking(move || target.scan(&node.index, &sizes, &|path, is_dir| !is_dir || everywhere || area.enters(path))).await
+    let enters = move |path: &TreePath, is_dir: bool| !is_dir || everywhere || area.enters(path);
+    blocking(move || target.scan(&node.index, &sizes, &doubted, &enters)).await
 }
 
 /// A directory of `--link-dest` and its like, and what stands in it.
@@ -248,22 +270,6 @@ fn make_plan(
     Ok(plan)
 }
 
-/// Nothing below what is placed, unless the user says so.
-fn check_rollback(
-    node: &Node,
-    request: &Request,
-    target: &Destination,
-    bundle: &CheckedBundle,
-) -> Result<(), SyncError> {
-    let placed = node.placed_at(&request.module, &target.path)?;
-    match placed {
-        Some(placed) if placed > bundle.generation() && !request.allow_downgrade => {
-            Err(SyncError::Rollback { offered: bundle.generation(), placed })
-        }
-        _ => Ok(()),
-    }
-}
-
 /// The guards of the command line; cuts the plan to `--max-delete`.
 fn check_guards(request: &Request, report: &mut Report) -> Result<(), SyncError> {
     let plan = &mut report.plan;
@@ -286,27 +292,51 @@ fn check_guards(request: &Request, report: &mut Report) -> Result<(), SyncError>
     Ok(())
 }
 
-/// The destination, what was selected, what stood there, and the basis directories.
-type Pass = Arc<(Destination, Arc<Selected>, Found, Vec<Dir>)>;
+/// The destination, what stood there, the directories of bases, and which names switch last.
+struct Here {
+    target: Destination,
+    found: Found,
+    bases: Vec<BasisDir>,
+    late: Vec<String>,
+}
 
-async fn place(request: &Request, mut report: Report, stage: Arc<Stage>, pass: &Pass) -> Result<Report, SyncError> {
-    let (pass, late) = (Arc::clone(pass), [request.late.clone(), pass.1.root.late.clone()].concat());
+/// Finds out where in the module each content stands.
+fn places(
+    node: &Arc<Node>,
+    request: &Request,
+    bundle: &CheckedBundle,
+) -> impl FnOnce() -> HashMap<ContentId, TreePath> + Send + Sync + 'static {
+    let (node, request, bundle) = (Arc::clone(node), request.clone(), bundle.clone());
+    move || {
+        let entries = selected(&node, &request, &bundle).map(|tree| tree.entries).unwrap_or_default();
+        entries.into_iter().filter_map(|item| Some((file(&item)?.0, item.place))).collect()
+    }
+}
+
+async fn place(
+    request: &Request,
+    mut report: Report,
+    stage: Arc<Stage>,
+    here: &Arc<Here>,
+) -> Result<Report, SyncError> {
+    let here = Arc::clone(here);
     let (backup, keep_old) = (request.rules.backup.clone(), request.kind == Kind::Mirror);
     blocking(move || {
         let wanted = backup.as_ref().filter(|backup| report.plan.steps.iter().any(|step| step.backs_up(backup)));
-        let backups = wanted.map_or(Ok(None), |backup| backup::outside(&pass.0.path, backup))?;
+        let backups = wanted.map_or(Ok(None), |backup| backup::outside(&here.target.path, backup))?;
         let placing = Placing {
-            root: &pass.0.root,
-            own: &pass.0.own_dir()?,
+            root: &here.target.root,
+            found: &here.found,
+            own: &here.target.own_dir()?,
             stage: &stage,
             plan: &report.plan,
             backup: backup.as_ref(),
             backups: backups.as_ref(),
-            bases: &pass.3,
+            bases: here.bases.iter().map(|basis| (&basis.root, &basis.found)).collect(),
             keep_old,
             now: super::unix_now(),
         };
-        report.placed = placing.run(|path| late.iter().any(|pattern| matches_late(pattern, path)))?;
+        report.placed = placing.run(|path| here.late.iter().any(|pattern| matches_late(pattern, path)))?;
         Ok(report)
     })
     .await
@@ -325,39 +355,35 @@ fn matches_late(pattern: &str, path: &TreePath) -> bool {
 async fn remember(
     node: &Arc<Node>,
     request: &Request,
-    report: &Report,
-    pass: &Pass,
+    report: Report,
+    here: &Arc<Here>,
     glance: Option<[u8; 32]>,
-) -> Result<(), SyncError> {
-    let complete = report.placed.problems.is_empty() && report.skipped_deletions == 0;
-    let (node, pass, request) = (Arc::clone(node), Arc::clone(pass), request.clone());
-    let bundle = report.bundle.clone();
-    let root = report.plan.dirs.get(&TreePath::root()).copied();
-    let mut dirs = report.plan.disturbed(&pass.2.tree);
-    dirs.extend(pass.2.unknown.iter().cloned());
-    let seen = unchanged::seen(report, glance).filter(|_| complete);
+) -> Result<Report, SyncError> {
+    let (node, here, request) = (Arc::clone(node), Arc::clone(here), request.clone());
     blocking(move || {
-        let (target, tree, found, _) = &*pass;
+        let (Here { target, found, .. }, plan) = (&*here, &report.plan);
+        let complete = report.placed.problems.is_empty() && report.skipped_deletions == 0;
+        let mut dirs = plan.disturbed(&found.tree);
+        dirs.extend(found.unknown.iter().cloned());
         if !dirs.is_empty() {
-            let placed = tree.entries.iter().filter(|_| complete);
-            let placed = placed.filter_map(|item| Some((&item.path, file(item)?))).collect();
-            target.remember(&node.index, placed, found, &dirs)?;
+            let left = if complete { plan.left(&found.tree) } else { HashMap::new() };
+            target.remember(&node.index, &left, found, &dirs)?;
         }
-        if let Some(seen) = &seen {
-            node.index.put_seen(target.key(), seen)?;
+        if let Some(seen) = unchanged::seen(&report, glance).filter(|_| complete) {
+            node.index.put_seen(target.key(), &seen)?;
         }
         node.index.flush()?;
         if complete {
-            node.mark_placed(&request, &bundle)?;
+            node.mark_placed(&request, &report.bundle)?;
         }
-        if request.kind == Kind::Fetch {
+        if request.kind == Kind::Fetch && !node.is_replica(&target.path)? {
             target.clean_up();
             // That changed the directory once more.
-            if let Some((_, Some(mtime))) = root {
-                target.root.set_own_mtime(mtime)?;
+            if let Some((_, Some(mtime))) = plan.dirs.get(&TreePath::root()) {
+                target.root.set_own_mtime(*mtime)?;
             }
         }
-        Ok(())
+        Ok(report)
     })
     .await
 }

@@ -1,13 +1,14 @@
 //! Carries out a [`Plan`] in the destination: contents first, late files last, deletions after that, and one sync at either
 //! end. No path vanishes in between: every replacement is one rename.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::backup::Backups;
+use super::dest::Found;
 use super::plan::{Backup, Change, LocalKind, Origin, Plan, Step};
 use crate::manifest::ContentId;
 use crate::manifest::path::{Name, TreePath};
-use crate::store::files::{Dir, FileError, Kind, Stat, clone_file};
+use crate::store::files::{Dir, FileError, Kind, Stamp, Stat, clone_file};
 use crate::store::locate::{DirCache, locate};
 use crate::store::stage::Stage;
 
@@ -31,6 +32,8 @@ pub struct Placed {
 pub struct Placing<'a> {
     /// DEST.
     pub root: &'a Dir,
+    /// What was seen in it.
+    pub found: &'a Found,
     /// Our own directory in it.
     pub own: &'a Dir,
     /// Where verified contents wait.
@@ -41,8 +44,8 @@ pub struct Placing<'a> {
     pub backup: Option<&'a Backup>,
     /// Where they go, if not below DEST.
     pub backups: Option<&'a Dir>,
-    /// The directories of `--link-dest` and its like.
-    pub bases: &'a [Dir],
+    /// The directories of `--link-dest` and its like, and what was seen in them.
+    pub bases: Vec<(&'a Dir, &'a Found)>,
     /// Keep superseded and deleted files for others to finish with (mirrors).
     pub keep_old: bool,
     /// Seconds since the epoch.
@@ -66,19 +69,24 @@ impl Placing<'_> {
         self.make_directories(&mut placed)?;
         self.root.sync_fs()?;
         let (late, early): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|one| is_late(&one.step.path));
-        let mut dirs = DirCache::new(self.root.clone());
+        let mut tree = self.tree();
         for Waiting { step, number, staged } in early.iter().chain(&late) {
             let (from, name) = match staged {
                 Some(id) => (self.stage.dir(), id.hex()),
                 None => (&ready, number.to_string()),
             };
-            guard(&mut placed, &step.path, self.switch(&mut dirs, from, step, &name))?;
+            guard(&mut placed, &step.path, self.switch(&mut tree, from, step, &name))?;
         }
-        self.link_and_touch(&ready, &mut placed)?;
+        self.link_and_touch(&ready, &mut tree, &mut placed)?;
         self.delete(&mut placed)?;
         self.set_directories(&mut placed)?;
         self.root.sync_fs()?;
         Ok(placed)
+    }
+
+    fn tree(&self) -> Tree<'_> {
+        let doomed = self.plan.steps.iter().filter(|step| step.change == Change::Delete);
+        Tree { dirs: DirCache::new(self.root.clone()), doomed: doomed.map(|step| (&step.path, step)).collect() }
     }
 
     /// Directories that are there must let us in.
@@ -167,29 +175,27 @@ impl Placing<'_> {
         }
     }
 
-    /// What stands on this machine already goes to `ready`.
+    /// What stands on this machine already goes to `ready`, as long as it is what it was when it was looked at.
     fn assemble_copy(&self, ready: &Dir, step: &Step, origin: &Origin, name: &str) -> Result<(), FileError> {
-        match origin {
-            Origin::Fetch => {}
-            Origin::Move(from) => {
-                let (dir, old) = locate(self.root, from)?;
-                return dir.link(&old, ready, name);
-            }
-            Origin::Copy(from) => {
-                let (dir, old) = locate(self.root, from)?;
-                copy(&dir.open_file(&old)?, ready, name)?;
-            }
-            Origin::Basis { number, path, link } => {
-                let Some(basis) = self.bases.get(*number) else { return Ok(()) };
-                let (dir, old) = locate(basis, path)?;
-                // Another file system cannot be linked to.
-                if *link && dir.link(&old, ready, name).is_ok() {
-                    return Ok(());
-                }
-                copy(&dir.open_file(&old)?, ready, name)?;
-            }
+        let ((root, found), path, link) = match origin {
+            Origin::Fetch => return Ok(()),
+            Origin::Move(from) => ((self.root, self.found), from, true),
+            Origin::Copy(from) => ((self.root, self.found), from, false),
+            Origin::Basis { number, path, link } => match self.bases.get(*number) {
+                Some(basis) => (*basis, path, *link),
+                None => return Ok(()),
+            },
+        };
+        let (dir, old) = locate(root, path)?;
+        check_state(&dir, &old, found.stamps.get(path))?;
+        // Another file system cannot be linked to, and some know no links.
+        let linked = link && ok_unless_disk(dir.link(&old, ready, name))?;
+        if !linked {
+            copy(&dir.open_file(&old)?, ready, name)?;
         }
-        give(ready, name, step)
+        check_state(&dir, &old, found.stamps.get(path))?;
+        // What is linked has its attributes, and shares them.
+        if linked { Ok(()) } else { give(ready, name, step) }
     }
 
     fn assemble_symlink(&self, ready: &Dir, step: &Step, target: &[u8], name: &str) -> Result<(), FileError> {
@@ -198,13 +204,13 @@ impl Placing<'_> {
     }
 
     /// One rename: the path shows the old entry until it shows the new one.
-    fn switch(&self, dirs: &mut DirCache, from: &Dir, step: &Step, name: &str) -> Result<(), FileError> {
-        let (dir, last) = dirs.locate(&step.path).map(|(dir, last)| (dir.clone(), last))?;
+    fn switch(&self, tree: &mut Tree<'_>, from: &Dir, step: &Step, name: &str) -> Result<(), FileError> {
+        let (dir, last) = tree.dirs.locate(&step.path).map(|(dir, last)| (dir.clone(), last))?;
         if let Some(old) = &step.replaces {
             if old.kind == LocalKind::Dir {
-                self.clear(&step.path)?;
+                self.clear(&tree.doomed, &step.path)?;
                 dir.remove_dir(&last)?;
-                dirs.clear();
+                tree.dirs.clear();
             } else {
                 self.retire(&dir, &last, &old.kind)?;
                 self.back_up(step, &dir, &last)?;
@@ -214,15 +220,18 @@ impl Placing<'_> {
     }
 
     /// A directory makes room for a file: what the plan deletes below it goes first.
-    fn clear(&self, path: &TreePath) -> Result<(), FileError> {
-        let below = self.plan.steps.iter().filter(|step| step.change == Change::Delete && path.contains(&step.path));
-        below.into_iter().try_for_each(|step| self.remove(step))
+    fn clear(&self, doomed: &BTreeMap<&TreePath, &Step>, path: &TreePath) -> Result<(), FileError> {
+        let below =
+            doomed.range::<&TreePath, _>(path..).skip_while(|(other, _)| **other == path).map(|(_, step)| *step);
+        let below: Vec<&Step> = below.take_while(|step| path.contains(&step.path)).collect();
+        // Children before their directories.
+        below.into_iter().rev().try_for_each(|step| self.remove(step))
     }
 
-    fn link_and_touch(&self, ready: &Dir, placed: &mut Placed) -> Result<(), FileError> {
+    fn link_and_touch(&self, ready: &Dir, tree: &mut Tree<'_>, placed: &mut Placed) -> Result<(), FileError> {
         for (number, step) in self.plan.steps.iter().enumerate() {
             let result = match &step.change {
-                Change::Link { leader, .. } => self.link(ready, step, leader, &number.to_string()),
+                Change::Link { leader, .. } => self.link(ready, tree, step, (leader, &number.to_string())),
                 Change::Touch => self.touch(step),
                 _ => continue,
             };
@@ -231,10 +240,16 @@ impl Placing<'_> {
         Ok(())
     }
 
-    fn link(&self, ready: &Dir, step: &Step, leader: &TreePath, name: &str) -> Result<(), FileError> {
+    fn link(
+        &self,
+        ready: &Dir,
+        tree: &mut Tree<'_>,
+        step: &Step,
+        (leader, name): (&TreePath, &str),
+    ) -> Result<(), FileError> {
         let (from, old) = locate(self.root, leader)?;
         from.link(&old, ready, name)?;
-        self.switch(&mut DirCache::new(self.root.clone()), ready, step, name)?;
+        self.switch(tree, ready, step, name)?;
         // A rename between two names of one file does nothing and leaves the first.
         ok_if_missing(ready.unlink(name))
     }
@@ -271,7 +286,16 @@ impl Placing<'_> {
     /// Keeps an old file by a second name, so that others can finish with it and small patches can be made from it.
     fn retire(&self, dir: &Dir, name: &Name, old: &LocalKind) -> Result<(), FileError> {
         match old {
-            LocalKind::File { id: Some(id), .. } if self.keep_old => self.stage.keep(id, dir, name, self.now),
+            LocalKind::File { id: Some(id), .. } if self.keep_old => {
+                match self.stage.keep(id, dir, name, self.now) {
+                    // A file system without hard links keeps nothing, and is replaced all the same.
+                    Err(error) if error.is_no_link() => {
+                        tracing::debug!(%error, "not kept");
+                        Ok(())
+                    }
+                    kept => kept,
+                }
+            }
             _ => Ok(()),
         }
     }
@@ -306,6 +330,13 @@ impl Placing<'_> {
     }
 }
 
+/// The destination while things change places in it.
+struct Tree<'a> {
+    dirs: DirCache,
+    /// What the plan deletes.
+    doomed: BTreeMap<&'a TreePath, &'a Step>,
+}
+
 /// What waits for its one rename: in the stage under its content id, or where things are ready under its number.
 struct Waiting<'a> {
     step: &'a Step,
@@ -323,6 +354,15 @@ fn further_uses(plan: &Plan) -> HashMap<ContentId, usize> {
     ids.sort_unstable();
     let same = ids.chunk_by(|one, next| one == next).filter(|same| same.len() > 1);
     same.filter_map(|same| Some((*same.first()?, same.len() - 1))).collect()
+}
+
+/// Somebody may have written to a file since it was looked at: then it is not what it was wanted for.
+fn check_state(dir: &Dir, name: &Name, seen: Option<&Stamp>) -> Result<(), FileError> {
+    let now = dir.stat(name)?.stamp;
+    if seen.is_some_and(|seen| seen.is_same_file(&now)) {
+        return Ok(());
+    }
+    Err(FileError::new("copy", &dir.path().join(name.to_string()), std::io::Error::other("changed meanwhile")))
 }
 
 /// Gives a file the attributes of its step; most of what was fetched came with them.
@@ -345,6 +385,14 @@ fn guard(placed: &mut Placed, path: &TreePath, result: Result<(), FileError>) ->
             Ok(())
         }
         Ok(()) => Ok(()),
+    }
+}
+
+/// Whether it went well; a failing disk is no answer.
+fn ok_unless_disk(result: Result<(), FileError>) -> Result<bool, FileError> {
+    match result {
+        Err(error) if is_disk(&error) => Err(error),
+        other => Ok(other.is_ok()),
     }
 }
 

@@ -74,7 +74,7 @@ pub struct Resolved {
     pub newest: Generation,
 }
 
-/// Asks everybody, and chooses the newest generation that somebody holds.
+/// Asks everybody, and chooses the newest generation that somebody holds; one below `floor` only where there is no other.
 ///
 /// # Errors
 /// [`SyncError::NobodyAnswered`], [`SyncError::NoHead`].
@@ -82,6 +82,7 @@ pub async fn resolve(
     node: &Node,
     module: &ModuleRef,
     wanted: Wanted,
+    floor: Option<Generation>,
     finder: &mut Finder,
 ) -> Result<Resolved, SyncError> {
     let start = Instant::now();
@@ -95,7 +96,7 @@ pub async fn resolve(
             sources.push(source);
         }
         let belief = belief(node, module).await?;
-        if let Some(choice) = choose(&sources, wanted, &belief) {
+        if let Some(choice) = choose(&sources, wanted, floor, &belief) {
             let is_newest = belief.generation().is_none_or(|newest| newest <= choice.generation());
             // An old word may be all that a few know.
             let is_doubtful = wanted == Wanted::Newest && !(is_newest && choice.is_fresh(super::unix_now()));
@@ -113,7 +114,8 @@ pub async fn resolve(
             until = until.min(Instant::now() + wait);
         }
         if Instant::now() >= until || is_exhausted {
-            return conclude(module, wanted, sources, &belief, finder);
+            let choice = choose(&sources, wanted, floor, &belief);
+            return conclude(module, choice, sources, &belief, finder);
         }
         tokio::select! {
             source = finder.next() => sources.push(source),
@@ -134,13 +136,13 @@ async fn belief(node: &Node, module: &ModuleRef) -> Result<Belief, SyncError> {
 
 fn conclude(
     module: &ModuleRef,
-    wanted: Wanted,
+    choice: Option<CheckedBundle>,
     sources: Vec<Source>,
     belief: &Belief,
     finder: &Finder,
 ) -> Result<Resolved, SyncError> {
     let tried = finder.tried();
-    match (choose(&sources, wanted, belief), &belief.fork) {
+    match (choice, &belief.fork) {
         (Some(bundle), _) => {
             let newest = belief.generation().unwrap_or_default().max(bundle.generation());
             Ok(Resolved { bundle, sources, newest })
@@ -151,14 +153,17 @@ fn conclude(
     }
 }
 
-/// The newest allowed generation that at least one source holds; one held whole before one held in part.
-fn choose(sources: &[Source], wanted: Wanted, belief: &Belief) -> Option<CheckedBundle> {
-    let mut by_generation: BTreeMap<(bool, Generation), &CheckedBundle> = BTreeMap::new();
+/// The newest allowed generation that at least one source holds: one held whole before one held in part, but neither before one
+/// that is not below `floor`.
+fn choose(sources: &[Source], wanted: Wanted, floor: Option<Generation>, belief: &Belief) -> Option<CheckedBundle> {
+    let mut by_generation: BTreeMap<(bool, bool, Generation), &CheckedBundle> = BTreeMap::new();
     let offers = sources.iter().flat_map(|source| &source.offers);
     // A root that the user named needs nobody's belief.
     let is_named = matches!(wanted, Wanted::Root(_));
     for offer in offers.filter(|offer| wanted.allows(&offer.bundle) && (is_named || belief.covers(&offer.bundle))) {
-        by_generation.insert((offer.whole, offer.bundle.generation()), &offer.bundle);
+        let generation = offer.bundle.generation();
+        let stands = floor.is_none_or(|floor| generation >= floor);
+        by_generation.insert((stands, offer.whole, generation), &offer.bundle);
     }
     by_generation.into_values().next_back().cloned()
 }

@@ -38,6 +38,8 @@ const MAX_NOMINATED: usize = 8;
 /// How often somebody is dialled who hangs up at once, and how long after that.
 const TRIES: usize = 6;
 const PAUSE: Duration = Duration::from_secs(2);
+/// The first round waits this long for answers before it looks for others.
+const ROUND: Duration = Duration::from_secs(10);
 /// Most failures remembered for the error message.
 const MAX_NOTES: usize = 32;
 /// Nominations asked for with a head.
@@ -95,9 +97,9 @@ impl Search {
             self.ask_connected(&mut asks).await;
             self.ask_dht(&mut asks).await;
             if !lock(&self.shared).first_round {
-                while asks.join_next().await.is_some() {}
+                settle(&mut asks).await;
                 self.ask_connected(&mut asks).await;
-                while asks.join_next().await.is_some() {}
+                settle(&mut asks).await;
             }
             let (in_dht, rows) = (self.node.swarm.in_dht().await, self.node.swarm.peers().await);
             {
@@ -341,7 +343,18 @@ impl Search {
                 Standing::Again
             }
         };
-        lock(&self.shared).peers.insert(peer, standing);
+        {
+            let mut shared = lock(&self.shared);
+            // Whoever was handed on may have been dropped already.
+            let stays = match shared.peers.get(&peer) {
+                Some(Standing::Banned) => true,
+                Some(Standing::Again) => standing == Standing::Source,
+                _ => false,
+            };
+            if !stays {
+                shared.peers.insert(peer, standing);
+            }
+        }
         self.news.notify_one();
     }
 
@@ -462,4 +475,10 @@ async fn is_due(due: &mut watch::Receiver<Option<Instant>>) {
             },
         }
     }
+}
+
+/// Waits for all who are being asked, but not for ever.
+async fn settle(asks: &mut JoinSet<()>) {
+    let all = async { while asks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(ROUND, all).await;
 }

@@ -1,5 +1,6 @@
 //! The web seeds of a run: those that the user gave, and those that nominations tell of.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use libp2p::Multiaddr;
@@ -7,9 +8,8 @@ use reqwest::Client;
 use tracker_less::net::believable;
 
 use super::SyncError;
-use super::plan::Remote;
-use super::selected::Selected;
-use crate::manifest::entry::Node as Kind;
+use crate::manifest::ContentId;
+use crate::manifest::path::TreePath;
 use crate::web::client::{client, host_of, public_client};
 use crate::web::{Paths, WebSeed};
 use crate::wire::pulse::Pulse;
@@ -68,14 +68,8 @@ impl Seeds {
         Some(self.seed(client?, url))
     }
 
-    /// Tells where in the module its contents stand.
-    pub fn tell_paths(&self, tree: &Arc<Selected>) {
-        let tree = Arc::clone(tree);
-        let place = |remote: &Remote| match &remote.entry.node {
-            Kind::File { id, .. } => Some((*id, remote.place.clone())),
-            _ => None,
-        };
-        let places = move || tree.entries.iter().filter_map(place).collect();
+    /// Tells how to find out where in the module its contents stand, should anybody ask.
+    pub fn tell_paths(&self, places: impl FnOnce() -> HashMap<ContentId, TreePath> + Send + Sync + 'static) {
         // A run has one tree.
         let _ = self.paths.set(LazyLock::new(Box::new(places)));
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cid::Cid;
 use libp2p::PeerId;
@@ -151,6 +152,8 @@ enum Known {
     Absent { asked: usize },
 }
 
+/// How long one source is waited for that may have the hashes of a file: others wait for them meanwhile.
+const HASHES_PATIENCE: Duration = Duration::from_secs(30);
 /// Most files whose hashes are kept in memory.
 const MAX_KNOWN: usize = 16;
 
@@ -171,7 +174,8 @@ impl Hashes {
         let mut found = None;
         for source in sources {
             // One that fails here shows so when it is asked for bytes.
-            if let Ok(Some(outboard)) = source.hashes(module, id, size).await {
+            let asked = tokio::time::timeout(HASHES_PATIENCE, source.hashes(module, id, size)).await;
+            if let Ok(Ok(Some(outboard))) = asked {
                 found = Some(Arc::new(outboard));
                 break;
             }

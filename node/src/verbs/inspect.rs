@@ -84,7 +84,7 @@ pub(super) async fn open(service: &Service, reference: &Reference, select: Selec
     let node = &service.node;
     let hints = service.hints_with(&reference.peers);
     let mut finder = Finder::start(Arc::clone(node), reference.module.clone(), hints);
-    let found = find_head(node, &reference.module, reference.at, &mut finder).await?;
+    let found = find_head(node, &reference.module, reference.at, None, &mut finder).await?;
     let Resolved { bundle, mut sources, .. } = found;
     let root = *bundle.root();
     let count = pages::bring(node, &reference.module, (root, None), &select, &mut sources, &mut finder).await?;

@@ -147,7 +147,7 @@ async fn named(service: &Service, wish: &Verify, wanted: Reference) -> Result<St
     let (base, only) = wanted.transfer_root();
     let select = selector(base, only, &wish.selection)?;
     let mut finder = Finder::start(Arc::clone(node), wanted.module.clone(), service.hints_with(&wanted.peers));
-    let bundle = match resolve(node, &wanted.module, wanted.at, &mut finder).await {
+    let bundle = match resolve(node, &wanted.module, wanted.at, None, &mut finder).await {
         Ok(Resolved { bundle, mut sources, .. }) => {
             pages::bring(node, &wanted.module, (*bundle.root(), None), &select, &mut sources, &mut finder).await?;
             bundle

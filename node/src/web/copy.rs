@@ -2,6 +2,7 @@
 //! and time are as here are not brought again; symlinks, modes and times of directories cannot be told over HTTP.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -142,10 +143,12 @@ impl Run<'_> {
     async fn listings(&self, wanted: &(dyn Fn(&TreePath, bool) -> bool + Sync)) -> Result<Tree, CopyError> {
         let (mut tree, mut level) = (Tree::new(), vec![TreePath::root()]);
         for _ in 0..MAX_DEPTH {
-            let asks = stream::iter(&level).map(|path| self.listing(path)).buffered(AT_ONCE);
-            let lists: Vec<Vec<listing::Listed>> = asks.try_collect().await?;
+            let here = std::mem::take(&mut level);
+            let asks =
+                stream::iter(&here).map(|dir| async move { self.listing(dir).await.map(|listed| (dir, listed)) });
+            let mut asks = pin!(asks.buffered(AT_ONCE));
             let mut below = Vec::new();
-            for (dir, listed) in level.iter().zip(lists) {
+            while let Some((dir, listed)) = asks.try_next().await? {
                 for one in listed {
                     let Ok(path) = dir.join(&one.name) else { return Err(self.too_much(dir)) };
                     if path.as_bytes() == OWN.as_bytes() || !wanted(&path, one.is_dir) {
@@ -154,9 +157,9 @@ impl Run<'_> {
                     below.extend(one.is_dir.then(|| path.clone()));
                     tree.insert(path, one.is_dir);
                 }
-            }
-            if tree.len() > MAX_ENTRIES {
-                break;
+                if tree.len() > MAX_ENTRIES {
+                    return Err(self.too_much(&TreePath::root()));
+                }
             }
             if below.is_empty() {
                 return Ok(tree);

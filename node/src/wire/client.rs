@@ -19,7 +19,8 @@ use super::delta::{GetPagePatches, GetPatches, GetSlices, GetSums, Lacking, Made
 use super::frame::{Frame, FrameReader, FrameWriter, MAX_FRAME, within};
 use super::fuse::Fuse;
 use super::msg::{
-    GetBatch, GetHave, GetHead, GetOutboard, GetPages, GetRange, HeadReply, Hello, Known, Message, Parts, Told, VERSION,
+    Code, GetBatch, GetHave, GetHead, GetOutboard, GetPages, GetRange, HeadReply, Hello, Known, Message, Parts, Told,
+    VERSION,
 };
 use super::pulse::Pulse;
 use super::spares::Spares;
@@ -274,7 +275,7 @@ impl PeerClient {
 
     /// One request, its checked answer. A request out of form is refused here and does not leave.
     async fn ask(&self, request: Message) -> Result<Message, Error> {
-        rules::request(&request).map_err(|what| Error::Lie { what })?;
+        rules::request(&request).map_err(|what| Error::Refused { code: Code::BAD_REQUEST, text: what.to_owned() })?;
         let kib = u32::try_from(rules::cost(&request).div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, IN_FLIGHT_KIB);
         let permit = self.room.clone().acquire_many_owned(kib).await.map_err(|_| Error::Closed)?;
         let (reply, answer) = oneshot::channel();

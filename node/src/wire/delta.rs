@@ -11,6 +11,7 @@ use super::rules::{MAX_BATCH, MAX_ITEMS, MAX_PAGE, MAX_PAGES, MAX_PROOF, MAX_PRO
 use super::{ContentId, ModuleId};
 use crate::delta::blocks::Form;
 use crate::delta::{self, MAX_HELP, MAX_NEW, MAX_OLD, MAX_RANGES, WINDOW};
+use crate::store::proof;
 
 /// Most slices in one request.
 pub const MAX_SLICES: usize = 16 << 10;
@@ -298,6 +299,17 @@ fn helps(ranges: &[(u64, u64)], size: u64) -> bool {
     apart && ranges.len() <= MAX_RANGES && sum(ranges.iter().map(|(_, length)| *length)) <= MAX_HELP
 }
 
+impl Part {
+    /// What is read for it: all of a small file, the groups of a large one that hold the part.
+    fn read_bytes(&self) -> u64 {
+        if self.size <= WINDOW {
+            return self.size;
+        }
+        let groups = proof::widened(&(self.start..self.start.saturating_add(self.length)), self.size);
+        groups.end.saturating_sub(groups.start)
+    }
+}
+
 impl GetSums {
     /// Refuses what asks for too much or out of form.
     pub(super) fn check(&self) -> Result<(), &'static str> {
@@ -307,8 +319,8 @@ impl GetSums {
             part.form.is_sound() && part.size <= MAX_PROVABLE && end.is_some_and(|end| end <= part.size)
         };
         fits(self.parts.iter().all(sound), "sums out of form")?;
-        let bytes = sum(self.parts.iter().map(|part| part.length));
-        fits(bytes <= MAX_SUMMED && self.answer_bytes() <= MAX_BATCH, "too many sums")
+        let read = sum(self.parts.iter().map(Part::read_bytes));
+        fits(read <= MAX_SUMMED && self.answer_bytes() <= MAX_BATCH, "too many sums")
     }
 
     fn answer_bytes(&self) -> u64 {
@@ -317,7 +329,7 @@ impl GetSums {
 
     /// Whole files are read and worked on.
     pub(super) fn cost(&self) -> u64 {
-        self.answer_bytes().saturating_add(sum(self.parts.iter().map(|part| part.length)) / WORK)
+        self.answer_bytes().saturating_add(sum(self.parts.iter().map(Part::read_bytes)) / WORK)
     }
 
     /// Judges the sizes of an answer.

@@ -2,7 +2,7 @@
 //!
 //! Layout (docs/WIRE.md): `length u32 BE | type u8 | flags u8 | request u32 BE | header length u32 BE | header | bulk`, where
 //! `length` counts everything after itself. Every wait is bounded: a peer that stops in the middle of a frame is a
-//! [`Error::Timeout`], one that makes slow progress is not.
+//! [`Error::Timeout`], one that makes slow progress is not, unless it sends less than 2 KiB a second.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +21,8 @@ use super::throttle::Pace;
 pub const MAX_FRAME: usize = (1 << 20) + (128 << 10);
 /// Longest frame a server accepts, bytes after the length field: a full batch request fits.
 pub const MAX_REQUEST: usize = 256 << 10;
+/// A frame that comes more slowly, in bytes a second, is given up.
+const LEAST_RATE: usize = 2 << 10;
 /// Bytes that are written at once under a limit.
 const PACED: usize = 4 << 10;
 /// Type, flags, request number and header length.
@@ -125,6 +127,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if length > self.cap {
             return Err(Error::Lie { what: "a frame over the size cap" });
         }
+        // A byte now and then is no silence, and yet would hold up whoever waits for the whole.
+        let patience = self.silence + Duration::from_secs((length / LEAST_RATE) as u64);
+        within(patience, self.body(length)).await
+    }
+
+    /// What comes after the length.
+    async fn body(&mut self, length: usize) -> Result<Frame, Error> {
         let rest = length.checked_sub(PREFIX).ok_or(Error::Lie { what: "a frame shorter than its prefix" })?;
         let mut prefix = [0; PREFIX];
         self.fill(&mut prefix).await?;

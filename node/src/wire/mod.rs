@@ -93,7 +93,7 @@ pub enum Error {
         /// What was wrong.
         what: &'static str,
     },
-    /// The other side said no.
+    /// The other side said no, or would: such a request does not leave.
     #[error("the peer refused: {}", text.escape_debug())]
     Refused {
         /// The kind of refusal.

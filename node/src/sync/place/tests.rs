@@ -1,6 +1,6 @@
 //! The disk fails at every call in turn: no file is ever torn, nothing that was staged is lost, and the next pass completes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -110,19 +110,19 @@ impl Scene {
         Self { place, root, own, stage }
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&self) -> (Plan, Found) {
         let target = Destination::basis(self.place.path()).unwrap();
         let sizes = NEW.iter().map(|(_, bytes)| bytes.len() as u64).collect();
-        let found = target.scan(&Index::memory(), &sizes, &|_, _| true).unwrap();
+        let found = target.scan(&Index::memory(), &sizes, &HashSet::new(), &|_, _| true).unwrap();
         let rules = Rules { delete: true, ..Rules::archive() };
         let guard = Guard { filter: &Filter::default(), read: &|_| None, root_listed: true };
-        plan::make(&remote(), &found.tree, &[], &rules, &guard)
+        (plan::make(&remote(), &found.tree, &[], &rules, &guard), found)
     }
 
-    fn place(&self, plan: &Plan) -> Result<Placed, FileError> {
+    fn place(&self, (plan, found): &(Plan, Found)) -> Result<Placed, FileError> {
         let Self { root, own, stage, .. } = self;
-        let placing =
-            Placing { root, own, stage, plan, backup: None, backups: None, bases: &[], keep_old: true, now: 1_000_000 };
+        let (backup, backups, bases) = (None, None, Vec::new());
+        let placing = Placing { root, found, own, stage, plan, backup, backups, bases, keep_old: true, now: 1_000_000 };
         placing.run(|path| path.as_bytes() == b"a")
     }
 }
@@ -131,7 +131,7 @@ impl Scene {
 fn fails_at(after: u64, errno: Errno, once: bool) -> bool {
     let scene = Scene::new();
     let (plan, case) = (scene.plan(), format!("call {after}, {errno:?}, once {once}"));
-    assert!(plan.wants().len() > 3, "{case}: {plan:?}");
+    assert!(plan.0.wants().len() > 3, "{case}: {plan:?}");
     fault::order(after, errno, once);
     let result = scene.place(&plan);
     if !fault::lift() {
@@ -146,7 +146,7 @@ fn fails_at(after: u64, errno: Errno, once: bool) -> bool {
     }
     // What the failure left is enough for the rest: nothing needs to be fetched twice.
     let again = scene.plan();
-    for want in again.wants() {
+    for want in again.0.wants() {
         assert!(scene.stage.complete(&want.id), "{case}: {want:?} is lost");
     }
     let placed = scene.place(&again).unwrap_or_else(|error| panic!("{case}: {error}"));
@@ -163,4 +163,16 @@ fn a_disk_that_fails_at_any_call_tears_nothing_and_loses_nothing() {
         let calls = (0..).take_while(|after| fails_at(*after, errno, once)).count();
         assert!(calls > 40, "{calls} calls");
     }
+}
+
+#[test]
+fn what_changed_since_it_was_looked_at_is_no_copy_of_anything() {
+    let scene = Scene::new();
+    let planned = scene.plan();
+    fs::write(scene.place.path().join("moves"), "edited").unwrap();
+    let placed = scene.place(&planned).unwrap();
+    let failed: Vec<&[u8]> = placed.problems.iter().map(|(path, _)| path.as_bytes()).collect();
+    assert_eq!(failed, [b"moved"], "{placed:?}");
+    assert!(!visible(scene.place.path()).contains_key("moved"));
+    assert!(scene.place(&scene.plan()).unwrap().problems.is_empty(), "and the next pass brings it");
 }

@@ -1,11 +1,64 @@
-//! Where a plan leaves files in another state than they were found in.
+//! Where a plan leaves files in another state than they were found in, and which.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::{Change, LocalKind, LocalTree, Plan};
+use super::{Change, Local, LocalKind, LocalTree, Plan};
+use crate::manifest::ContentId;
 use crate::manifest::path::TreePath;
+use crate::store::files::Stamp;
+
+/// How much of a time some file systems forget, ns: FAT counts in two seconds.
+const GRAIN: u64 = 2_000_000_000;
+
+/// What a step leaves at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    id: ContentId,
+    size: u64,
+    /// None where times are not kept.
+    mtime: Option<i64>,
+}
+
+impl Left {
+    /// What stands there already, if its content is known.
+    fn of(local: &Local) -> Option<Self> {
+        match local.kind {
+            LocalKind::File { size, id: Some(id), .. } => Some(Self { id, size, mtime: Some(local.mtime) }),
+            _ => None,
+        }
+    }
+
+    /// The content of a file in this state: none if somebody else has written to it since.
+    pub fn content(&self, stamp: &Stamp) -> Option<ContentId> {
+        let same_time = self.mtime.is_none_or(|mtime| mtime.abs_diff(stamp.mtime) < GRAIN);
+        (same_time && self.size == stamp.size).then_some(self.id)
+    }
+}
 
 impl Plan {
+    /// What stands, once all is done, at the paths of files that were written, linked or touched. Of what stays as it is nothing
+    /// is said: by the flags that may be another content than the module's.
+    pub fn left(&self, found: &LocalTree) -> HashMap<&TreePath, Left> {
+        let mut left: HashMap<&TreePath, Left> = HashMap::new();
+        for step in &self.steps {
+            let there = match &step.change {
+                Change::File { id, size, .. } => Some(Left { id: *id, size: *size, mtime: step.mtime }),
+                Change::Link { leader, .. } => {
+                    let of_leader = left.get(leader).copied().or_else(|| Left::of(found.get(leader)?));
+                    left.extend(of_leader.map(|there| (leader, there)));
+                    of_leader
+                }
+                Change::Touch => {
+                    let there = found.get(&step.path).and_then(Left::of);
+                    there.map(|there| Left { mtime: step.mtime.or(there.mtime), ..there })
+                }
+                _ => None,
+            };
+            left.extend(there.map(|there| (&step.path, there)));
+        }
+        left
+    }
+
     /// The directories of files that are new or gone, or whose content, times or number of names change.
     pub fn disturbed(&self, found: &LocalTree) -> HashSet<TreePath> {
         let (mut dirs, mut inodes) = (HashSet::new(), HashSet::new());
@@ -65,5 +118,32 @@ mod tests {
         let plan = Plan { steps, ..Plan::default() };
         assert_eq!(plan.disturbed(&found), ["a", "b", "d", "e"].map(path).into());
         assert!(Plan::default().disturbed(&found).is_empty());
+    }
+
+    #[test]
+    fn what_is_left_is_known_of_what_was_written_alone() {
+        let (new, old) = (ContentId([1; 32]), ContentId([2; 32]));
+        let known = Local { kind: LocalKind::File { size: 1, id: Some(old), inode: 7 }, mode: 0o644, mtime: 50 };
+        let found: LocalTree =
+            ["kept", "touched", "leader", "by size"].map(|at| (path(at), known.clone())).into_iter().collect();
+        let file = Change::File { id: new, size: 3, origin: super::super::Origin::Fetch, number: 0 };
+        let mut steps = vec![
+            step("new", file, None),
+            step("kept", Change::Keep { linked: false }, Some(known.clone())),
+            step("touched", Change::Touch, Some(known)),
+            step("name", Change::Link { leader: path("leader"), size: 1 }, None),
+        ];
+        steps[0].mtime = Some(90);
+        steps[2].mtime = Some(70);
+        let plan = Plan { steps, ..Plan::default() };
+        let left = plan.left(&found);
+        let content =
+            |at: &str, size, mtime| left.get(&path(at))?.content(&Stamp { size, mtime, ctime: 0, ino: 0, dev: 0 });
+        assert_eq!(content("new", 3, 90), Some(new));
+        assert_eq!(content("new", 4, 90), None, "another size");
+        assert_eq!(content("new", 3, 90 + 5_000_000_000), None, "written to meanwhile");
+        assert_eq!((content("touched", 1, 70), content("name", 1, 50)), (Some(old), Some(old)));
+        assert_eq!(content("leader", 1, 50), Some(old), "its number of names changes");
+        assert!(!left.contains_key(&path("kept")) && !left.contains_key(&path("by size")));
     }
 }

@@ -36,6 +36,9 @@ fn slices(size: u64, window: u64, gaps: Vec<(u32, u32)>) -> Message {
 fn what_asks_for_too_much_or_out_of_form_is_refused() {
     let whole = u32::try_from(MIB).unwrap();
     let many = vec![Lacking { id: short(1), size: MIB, window: 0, gaps: vec![(1, 1); MAX_SLICES / 2 + 1] }; 2];
+    // A byte of each: all of the file is read every time.
+    let crumb = Part { id: short(1), size: MIB, start: 0, length: 1, form: Form { block: 512, width: 4 } };
+    let crumbs = vec![crumb; 100];
     let cases = [
         (patches(Vec::new()), "no files or too many"),
         (patches(vec![pair(1, 1, 0); 4097]), "no files or too many"),
@@ -55,6 +58,7 @@ fn what_asks_for_too_much_or_out_of_form_is_refused() {
         (sums(u64::MAX, 0, 1000, 512, 4), "sums out of form"),
         (sums(100 * MIB, 0, 65 * MIB, 65_536, 3), "too many sums"),
         (sums(64 * MIB, 0, 64 * MIB, 256, 8), "too many sums"),
+        (Message::GetSums(GetSums { module: module(), parts: crumbs }), "too many sums"),
         (slices(MIB, 1, Vec::new()), "slices out of order or beyond the end"),
         (slices(MIB, 0, vec![(0, 0)]), "slices out of order or beyond the end"),
         (slices(MIB, 0, vec![(0, 10), (0, 10)]), "slices out of order or beyond the end"),

@@ -133,6 +133,7 @@ async fn the_error_that_ends_a_stream_reaches_the_asker() {
 async fn a_request_out_of_form_does_not_leave() {
     let client = liar(0, Vec::new()).await;
     let asked = client.range(module(), content(1), 100_000, 1..20).await;
-    assert_eq!(asked, Err(Error::Lie { what: "an unaligned range" }));
+    let text = "an unaligned range".to_owned();
+    assert_eq!(asked, Err(Error::Refused { code: Code::BAD_REQUEST, text }), "which says nothing of the peer");
     assert_eq!(client.counters().requests, 0);
 }
