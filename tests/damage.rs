@@ -167,3 +167,18 @@ fn a_node_that_lost_its_index_gets_the_trees_back_and_serves_on() {
     let node = origin.serve(&[&"--no-dht"]);
     serves("c2", &node);
 }
+
+#[test]
+fn a_repair_needs_nobody_who_holds_the_same_generation() {
+    let scene = Scene::new();
+    ROTTEN.iter().for_each(|name| rot(&scene.copy.join(name)));
+    scene.tree.file("new", "of the next generation");
+    scene.lab.machine("o").publish(scene.tree.root());
+    scene.other.kill();
+    scene.mirror.ok(&[&"--peer", &scene.origin.address(), &"verify", &"--repair", &scene.copy]);
+    assert!(!scene.copy.join("new").exists(), "it is the placed generation that is repaired");
+    fs::remove_file(scene.tree.path("new")).unwrap();
+    for name in ROTTEN {
+        assert_eq!(fs::read(scene.copy.join(name)).unwrap(), fs::read(scene.tree.path(name)).unwrap(), "{name}");
+    }
+}

@@ -109,3 +109,23 @@ fn the_state_of_a_newer_version_is_refused() {
     let run = publish(&machine, tree.root(), "--json").expect(2);
     assert_eq!(run.last()["code"], 2);
 }
+
+#[test]
+fn one_fetch_does_not_make_a_directory_ours() {
+    let lab = Lab::new();
+    let (origin, client, tree) = (lab.machine("o"), lab.machine("c"), Tree::new(lab.path("tree")));
+    tree.file("a", "theirs");
+    let node = origin.serve(&[]);
+    let link = node.link(&origin.publish(tree.root()).reference);
+    let (mine, fresh) = (lab.path("mine"), lab.path("fresh"));
+    std::fs::create_dir(&mine).unwrap();
+    std::fs::write(mine.join("precious"), "x").unwrap();
+    client.ok(&[&"fetch", &link, &mine]);
+    client.run(&[&"fetch", &"--delete", &link, &mine]).expect(1);
+    assert!(mine.join("precious").exists());
+    client.ok(&[&"fetch", &"--delete", &"--adopt", &link, &mine]);
+    client.ok(&[&"fetch", &"--delete", &link, &mine]);
+    // What was empty holds nothing but what was brought.
+    client.ok(&[&"fetch", &link, &fresh]);
+    client.ok(&[&"fetch", &"--delete", &link, &fresh]);
+}

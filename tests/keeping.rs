@@ -7,7 +7,7 @@ use murmir::sync::sweep;
 use murmir::verbs::{Output, Verb, pass::Pass, perform};
 use tokio::runtime::Runtime;
 
-use crate::util::{Lab, Tree, assert_same, loopback, noise};
+use crate::util::{Lab, Proxy, Tree, assert_same, loopback, noise, until};
 
 /// Seconds of a day.
 const DAY: u64 = 24 * 3600;
@@ -90,4 +90,41 @@ fn who_ends_after_its_pass_claims_to_hold_nothing() {
         assert_eq!(!service.node.shelf.holdings().is_empty(), serve);
         runtime.block_on(service.stop());
     }
+}
+
+#[test]
+fn what_a_run_that_was_cut_off_had_brought_goes_with_the_next_whole_one() {
+    let lab = Lab::new();
+    let (origin, mirror, tree) = (lab.machine("o"), lab.machine("m"), Tree::new(lab.path("tree")));
+    tree.many(1, 300, 20_000).file("large", noise(2, 4 << 20));
+    let node = origin.serve(&[]);
+    let published = origin.publish(tree.root());
+    let (proxy, dest) = (Proxy::start(node.port()), lab.path("m-tree"));
+    let slow = format!("{}?peer={}", published.reference, proxy.address(node.address()));
+    let staged = || std::fs::read_dir(dest.join(".murmir/stage")).map_or(0, Iterator::count);
+    proxy.hold_at(3 << 20);
+    let cut_off = mirror.start(&[&"--no-dht", &"mirror", &slow, &dest]);
+    until("something is staged", || (staged() > 0).then_some(()));
+    drop(cut_off);
+    std::fs::remove_dir_all(tree.root()).unwrap();
+    tree.file("other", "tree");
+    let next = origin.publish_with(tree.root(), &[&"--allow-shrink"]);
+    assert!(staged() > 0, "kept for a run that goes on");
+    mirror.ok(&[&"--no-dht", &"mirror", &node.link(&next.reference), &dest]);
+    assert_same(tree.root(), &dest);
+    assert_eq!(staged(), 0);
+}
+
+#[test]
+fn a_backup_that_was_made_stays_whatever_fails_afterwards() {
+    let lab = Lab::new();
+    let (origin, client, tree) = (lab.machine("o"), lab.machine("c"), Tree::new(lab.path("tree")));
+    tree.file("at", "a file");
+    let node = origin.serve(&[]);
+    let link = node.link(&origin.publish(tree.root()).reference);
+    let dest = lab.path("copy");
+    std::fs::create_dir_all(dest.join("at")).unwrap();
+    std::fs::write(dest.join("at/precious"), "x").unwrap();
+    client.run(&[&"fetch", &"--adopt", &"--delete", &"-b", &link, &dest]).expect(23);
+    assert_eq!(std::fs::read(dest.join("at/precious~")).unwrap(), b"x");
 }

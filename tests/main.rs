@@ -9,6 +9,7 @@
 
 mod attach;
 mod chatter;
+mod classic;
 mod crash;
 mod damage;
 mod delta;

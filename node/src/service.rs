@@ -22,10 +22,11 @@ use crate::reference::Reference;
 use crate::store::files::Dir;
 use crate::store::index::Index;
 use crate::store::lock::Lock;
-use crate::store::state::{Module, Registration, Role, State};
+use crate::store::state::{Registration, Role, State};
 use crate::sync::dest::OWN_DIR;
 use crate::sync::holding::{Ground, Holding};
 use crate::sync::keys::Keys;
+use crate::sync::marks::placed_bundle;
 use crate::sync::passes::Passes;
 use crate::sync::shelf::{Notice, Shelf};
 use crate::sync::streams::Streams;
@@ -288,14 +289,6 @@ impl Service {
         registration.map_or(dest, |registration| &registration.directory).as_os_str().as_bytes().to_vec()
     }
 
-    /// The head of the placed generation of a registered module.
-    ///
-    /// # Errors
-    /// The state fails.
-    pub fn placed_bundle(&self, marks: &Module) -> Result<Option<CheckedBundle>, SyncError> {
-        placed_bundle(marks)
-    }
-
     /// Holds a registered module as its marks say, and lets the swarm know.
     ///
     /// # Errors
@@ -366,18 +359,6 @@ fn config(settings: &Settings, state: &State, key: SecretKey) -> Result<net::Con
 fn outboards(state: &State, module: &ModuleId) -> Result<Dir, SyncError> {
     let all = Dir::open(state.path())?.child_or_make("outboards")?;
     Ok(all.child_or_make(module.to_string())?)
-}
-
-/// The head of the placed generation of a module.
-///
-/// # Errors
-/// The state fails.
-pub fn placed_bundle(marks: &Module) -> Result<Option<CheckedBundle>, SyncError> {
-    let Some(placed) = marks.placed()? else { return Ok(None) };
-    // The one last seen has the later Fresh record, if it is of the same generation.
-    let known = [marks.seen()?, marks.held()?].into_iter().flatten();
-    let mut bundles = known.filter_map(|bytes| CheckedBundle::verify(&bytes).ok());
-    Ok(bundles.find(|bundle| bundle.root().to_string() == placed.root))
 }
 
 /// Holds a registered module as its marks say, and lets the swarm know.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::manifest::path::{TreePath, escape};
-use crate::reference::quoted;
+use crate::reference::{asks_for_content, quoted};
 
 /// Port of rsync daemons.
 const PORT: u16 = 873;
@@ -113,8 +113,8 @@ impl Daemon {
         let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
         let (host, own) = split_port(host).ok_or("no host and port")?;
         let (module, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let slash = path.ends_with('/') || path.is_empty();
-        let path = TreePath::new(path.trim_end_matches('/').as_bytes()).map_err(|_| "an impossible path")?;
+        let slash = path.is_empty() || asks_for_content(path.as_bytes());
+        let path = TreePath::plain(path.as_bytes()).map_err(|_| "an impossible path")?;
         let port = own.or(port).unwrap_or(PORT);
         Ok(Self { host: host.to_owned(), port, module: module.to_owned(), path, slash })
     }

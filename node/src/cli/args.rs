@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, Subcommand};
 
 use super::foreign::Foreign;
@@ -13,7 +14,7 @@ use crate::service::Rates;
 
 /// rsync's agility with a swarm behind it: publish a signed tree, mirror it with one command, fetch it from whoever has it
 #[derive(Debug, Parser)]
-#[command(name = "murmir", version, disable_help_flag = true, disable_help_subcommand = true)]
+#[command(name = "murmir", version, propagate_version = true, disable_help_flag = true, disable_help_subcommand = true)]
 pub struct Args {
     #[command(flatten)]
     pub global: Global,
@@ -34,7 +35,7 @@ pub struct Global {
     #[arg(long, value_name = "FILE", env = "MURMIR_CONFIG", global = true)]
     pub config: Option<PathBuf>,
     /// JSON Lines on stdout
-    #[arg(long, env = "MURMIR_JSON", global = true)]
+    #[arg(long, env = "MURMIR_JSON", value_parser = BoolishValueParser::new(), global = true)]
     pub json: bool,
     /// Listen here (may be repeated)
     #[arg(long, value_name = "MULTIADDR", env = "MURMIR_LISTEN", value_delimiter = ' ', global = true)]
@@ -46,16 +47,16 @@ pub struct Global {
     #[arg(long, value_name = "MULTIADDR", env = "MURMIR_BOOTSTRAP", value_delimiter = ' ', global = true)]
     pub bootstrap: Vec<String>,
     /// Stay out of the DHT
-    #[arg(long, env = "MURMIR_NO_DHT", global = true)]
+    #[arg(long, env = "MURMIR_NO_DHT", value_parser = BoolishValueParser::new(), global = true)]
     pub no_dht: bool,
     /// Find nodes on the local network
-    #[arg(long, env = "MURMIR_MDNS", global = true)]
+    #[arg(long, env = "MURMIR_MDNS", value_parser = BoolishValueParser::new(), global = true)]
     pub mdns: bool,
     /// Ask this name server rather than the system's
     #[arg(long, value_name = "ADDRESS", env = "MURMIR_NAME_SERVER", global = true)]
     pub name_server: Option<String>,
     /// Work alone, also where a node runs on the state
-    #[arg(long, env = "MURMIR_NO_NODE", global = true)]
+    #[arg(long, env = "MURMIR_NO_NODE", value_parser = BoolishValueParser::new(), global = true)]
     pub no_node: bool,
     /// List names (fetch, mirror); log more (elsewhere)
     #[arg(short, long, action = ArgAction::Count, global = true)]
@@ -226,7 +227,7 @@ pub enum Command {
         /// The module [default: all that are published here]
         reference: Option<String>,
         /// Mirrors may nominate themselves by rsync's --early-input (see `nominate --stdin`)
-        #[arg(long, env = "MURMIR_NOMINATE")]
+        #[arg(long, env = "MURMIR_NOMINATE", value_parser = BoolishValueParser::new())]
         nominate: bool,
     },
     /// Tell an origin, by its rsync daemon, that this node mirrors its module

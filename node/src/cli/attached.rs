@@ -5,7 +5,9 @@ use super::classic::Classic;
 use super::nominate;
 use super::run::Task;
 use crate::attach::origin::Origin;
+use crate::attach::{from_pin, to_pin};
 use crate::error::{Exit, Failure};
+use crate::reference::Reference;
 use crate::ui::Ui;
 use crate::verbs::Verb;
 use crate::verbs::pass::Pass;
@@ -52,6 +54,7 @@ impl Task<'_> {
         let mut tried = led.tried.clone();
         if let Some(reference) = &led.reference {
             verb.set_reference(reference.to_string());
+            lead_others(&mut verb, origin, reference);
             match self.work(verb.clone()).await {
                 Err(failure) if is_silence(failure.code) && classic.is_some() => tried.push(failure.message),
                 done => return done,
@@ -64,29 +67,49 @@ impl Task<'_> {
         if led.reference.is_some() {
             classic.step_aside().await;
         }
-        classic.run(self.screen.is_json()).await?;
-        match (&led.reference, verb) {
-            (Some(_), Verb::Pass(pass)) if !pass.dry_run && pass.dest.is_dir() => self.check(*pass, ui).await,
-            _ => Ok(()),
+        classic.guard().await?;
+        let done = classic.run(self.screen.is_json()).await?;
+        let is_told = match (&led.reference, verb) {
+            (Some(_), Verb::Pass(pass)) if !pass.dry_run && pass.dest.is_dir() => self.check(*pass, ui).await?,
+            _ => false,
+        };
+        match done.filter(|_| !is_told) {
+            Some(done) => ui.answer(&done, ""),
+            None => Ok(()),
         }
     }
 
-    /// What rsync brought is checked by the tree, where its head is known. A replica that is right is held from now on.
-    async fn check(&self, pass: Pass, ui: &Ui) -> Result<(), Failure> {
+    /// What rsync brought is checked by the tree, where its head is known. A replica that is right is held from now on. True if a
+    /// pass has told that it is done.
+    async fn check(&self, pass: Pass, ui: &Ui) -> Result<bool, Failure> {
         let verify = Verify { reference: Some(pass.reference.clone()), ..Verify::after(&pass) };
         if pass.mirror && !self.follows {
             match self.work(Verb::Pass(Box::new(Pass { adopt: true, ..pass }))).await {
                 // What nobody has otherwise is missing or wrong here too: it is named below.
                 Err(failure) if is_silence(failure.code) => {}
-                done => return done,
+                done => return done.map(|()| true),
             }
         }
         match self.work(Verb::Verify(verify)).await {
             Err(failure) if is_silence(failure.code) => {
                 ui.warn(&format!("brought by rsync, and not checked: {}", failure.message));
-                Ok(())
+                Ok(false)
             }
-            done => done,
+            done => done.map(|()| false),
+        }
+    }
+}
+
+/// The further sources, where they are of the same module of the same origin.
+fn lead_others(verb: &mut Verb, origin: &Origin, reference: &Reference) {
+    let (Verb::Pass(pass), Origin::Daemon(daemon)) = (verb, origin) else { return };
+    let kept = to_pin(reference, origin);
+    for text in &mut pass.more {
+        if let Some(Ok(other)) = Origin::parse(text, Some(daemon.port))
+            && other.key() == origin.key()
+            && let Some(found) = from_pin(&kept, &other)
+        {
+            *text = found.to_string();
         }
     }
 }

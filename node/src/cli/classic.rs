@@ -1,13 +1,18 @@
 //! The classic way: the installed rsync, with the same filters and flags.
 
+mod guard;
+mod report;
+
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches};
+use serde_json::Value;
 
 use super::args::Command;
 use super::foreign::OURS;
@@ -18,6 +23,8 @@ use crate::sync::dest::OWN_DIR;
 
 /// The program.
 const RSYNC: &str = "rsync";
+/// Ours is not the origin's.
+const SPARED: &str = "--exclude=/.murmir/";
 /// A swarm that has gone silent sends all of its clients to the origin: they wait up to so long, each its own time.
 const MAX_DELAY: Duration = Duration::from_secs(5);
 /// Flags of a pull that rsync does not have either, as clap knows them.
@@ -62,6 +69,8 @@ pub struct Classic {
     guarded: bool,
     /// DEST is a replica from now on.
     is_replica: bool,
+    /// It deletes, and nobody said how much may go.
+    watched: bool,
     /// What rsync cannot do.
     obstacle: Option<&'static str>,
     /// `--classic-only`.
@@ -91,6 +100,10 @@ impl Classic {
         words.extend(given(matches));
         let lists = options.output.list_only || places.len() < 2;
         let dest = places.last().filter(|_| !lists).cloned();
+        if habit == Habit::Rsync && dest.as_deref().is_some_and(|dest| Path::new(dest).join(OWN_DIR).is_dir()) {
+            // A replica's own directory is nothing of the origin's.
+            words.insert(0, SPARED.into());
+        }
         words.push("--".into());
         words.extend(places);
         let OwnOptions { adopt, no_classic: never, classic_only: only, .. } = options.own;
@@ -102,7 +115,9 @@ impl Classic {
             _ => None,
         };
         let is_replica = habit == Habit::Mirror && !options.dry_run;
-        Some(Self { words, dest, guarded: deletes && !adopt, is_replica, obstacle, only, never })
+        let meant = options.dry_run || options.own.force_delete || options.deletion.max_delete.is_some();
+        let (guarded, watched) = (deletes && !adopt, deletes && !meant);
+        Some(Self { words, dest, guarded, is_replica, watched, obstacle, only, never })
     }
 
     /// Refuses what this way cannot or must not do.
@@ -133,13 +148,26 @@ impl Classic {
         tokio::time::sleep(MAX_DELAY.mul_f64(f64::from(random) / f64::from(u32::MAX))).await;
     }
 
-    /// Runs rsync to its end.
+    /// Runs rsync to its end; gives the `done` event, for JSON.
     ///
     /// # Errors
     /// rsync's own code, and 10 where it is not installed.
-    pub async fn run(&self, json: bool) -> Result<(), Failure> {
-        rsync(&self.words, json).await?;
-        self.mark()
+    pub async fn run(&self, json: bool) -> Result<Option<Value>, Failure> {
+        let done = if json {
+            Some(report::reported(&self.with(&["--stats", "--no-h"])).await?)
+        } else {
+            rsync(&self.words, json).await?;
+            None
+        };
+        self.mark()?;
+        Ok(done)
+    }
+
+    /// The command line with more flags.
+    fn with(&self, flags: &[&str]) -> Vec<OsString> {
+        let end = self.words.iter().position(|word| word == "--").unwrap_or(self.words.len());
+        let (before, after) = self.words.split_at(end);
+        before.iter().cloned().chain(flags.iter().map(OsString::from)).chain(after.iter().cloned()).collect()
     }
 }
 
@@ -154,10 +182,15 @@ pub async fn rsync(words: &[OsString], json: bool) -> Result<(), Failure> {
         // stdout is for JSON alone.
         command.stdout(Stdio::from(std::io::stderr()));
     }
-    let status = command.status().await.map_err(|error| {
-        let text = format!("rsync is needed here, and cannot be run: {error}");
-        Failure::new(Exit::Nobody, text).hint("install rsync, or name a reference or a peer")
-    })?;
+    ended(command.status().await.map_err(|error| missing(&error))?)
+}
+
+fn missing(error: &io::Error) -> Failure {
+    let text = format!("rsync is needed here, and cannot be run: {error}");
+    Failure::new(Exit::Nobody, text).hint("install rsync, or name a reference or a peer")
+}
+
+fn ended(status: ExitStatus) -> Result<(), Failure> {
     match status.code().and_then(|code| u8::try_from(code).ok()) {
         Some(0) => Ok(()),
         Some(code) => Err(Failure::new(Exit::try_from(code).unwrap_or(Exit::Start), "rsync failed")),
@@ -181,10 +214,8 @@ impl Classic {
 /// The habits of a verb, as rsync's flags. A replica's own directory is not the origin's.
 fn usual(habit: Habit) -> &'static [&'static str] {
     match habit {
-        Habit::Fetch => &["-rlptH", "--partial", "--no-motd", "--exclude=/.murmir/"],
-        Habit::Mirror => {
-            &["-rlptH", "--delete-delay", "--delay-updates", "--safe-links", "--no-motd", "--exclude=/.murmir/"]
-        }
+        Habit::Fetch => &["-rlptH", "--partial", "--no-motd", SPARED],
+        Habit::Mirror => &["-rlptH", "--delete-delay", "--delay-updates", "--safe-links", "--no-motd", SPARED],
         Habit::Rsync => &[],
     }
 }

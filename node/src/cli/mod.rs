@@ -96,6 +96,10 @@ fn refuse(error: &clap::Error) -> Failure {
     }
     let text = error.render().to_string();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines.next().unwrap_or("wrong usage").trim_start_matches("error: ").to_owned();
+    let mut first = lines.next().unwrap_or("wrong usage").trim_start_matches("error: ").to_owned();
+    if error.kind() == ErrorKind::MissingRequiredArgument {
+        let names = lines.take_while(|line| !line.starts_with("Usage:"));
+        first = names.fold(first, |text, name| format!("{text} {name}"));
+    }
     Failure::usage(first).hint("murmir --help lists verbs, murmir VERB --help their flags")
 }

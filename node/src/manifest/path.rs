@@ -92,6 +92,22 @@ impl TreePath {
         Ok(path)
     }
 
+    /// A path as people write it: `//` and `.` count for nothing, `..` leads up, but not out.
+    ///
+    /// # Errors
+    /// [`PathError`].
+    pub fn plain(bytes: &[u8]) -> Result<Self, PathError> {
+        let mut path = Self::root();
+        for name in bytes.split(|byte| *byte == b'/') {
+            path = match name {
+                b"" | b"." => path,
+                b".." => path.parent().unwrap_or_default(),
+                name => path.join(&Name::new(name)?)?,
+            };
+        }
+        Ok(path)
+    }
+
     /// The bytes, names separated by slashes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

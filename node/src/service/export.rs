@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::{outboards, placed_bundle};
+use super::outboards;
+use crate::sync::marks::placed_bundle;
 use crate::sync::{ModuleRef, Node, SyncError, export};
 
 /// Two writers would take each other's files for leftovers.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tracker_less::net::Saved;
 
-use super::{Settings, hold, outboards, placed_bundle, renew, selected};
+use super::{Settings, hold, outboards, renew, selected};
 use crate::manifest::path::TreePath;
 use crate::store::state::{Role, State};
+use crate::sync::marks::placed_bundle;
 use crate::sync::publish;
 use crate::sync::source::Finder;
 use crate::sync::{ModuleRef, Node, SyncError, pages, sweep, unix_now};

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tracker_less::record::SecretKey;
 
-use super::{FRESH_FOR, StartError, export_placed, hold, placed_bundle};
+use super::{FRESH_FOR, StartError, export_placed, hold};
 use crate::store::state::State;
 use crate::sync::keys::{Keys, refresh};
+use crate::sync::marks::placed_bundle;
 use crate::sync::{ModuleRef, Node, SyncError, unix_now};
 
 /// 32 random bytes: a key's seed.

@@ -17,6 +17,8 @@ use crate::manifest::ContentId;
 mod partial;
 pub use partial::Partial;
 
+/// The directory of what is staged.
+const STAGE: &str = "stage";
 /// Suffix of a partial file.
 const PART: &str = ".part";
 /// Suffix of its outboard: 16 KiB groups, pre-order, zeros where nothing is known yet.
@@ -77,7 +79,7 @@ pub struct Stage {
 impl Stage {
     /// Opens the stage in `.murmir`, hashing what is staged whole and removing what is not what its name says.
     pub fn open(murmir: &Dir) -> Result<Self, FileError> {
-        let stage = murmir.child_or_make("stage")?;
+        let stage = murmir.child_or_make(STAGE)?;
         let old = murmir.child_or_make("old")?;
         let outboards = murmir.child_or_make("outboards")?;
         for (name, kind) in stage.entries()? {
@@ -103,6 +105,21 @@ impl Stage {
             copies: AtomicU64::default(),
             unwritten: AtomicU64::default(),
         })
+    }
+
+    /// Removes all that is staged in the directory `murmir`: nothing is to come any more.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn empty(murmir: &Dir) -> Result<(), FileError> {
+        let stage = match murmir.child(STAGE) {
+            Err(error) if error.is_missing() => return Ok(()),
+            other => other?,
+        };
+        for (name, kind) in stage.entries()? {
+            discard(&stage, &name, kind)?;
+        }
+        Ok(())
     }
 
     /// Stages a small file from all of its bytes.

@@ -95,6 +95,9 @@ pub struct Fetched {
     pub reference: String,
     /// CID of the root node.
     pub root: String,
+    /// Nothing foreign stood there before, or the user said that it may go.
+    #[serde(default)]
+    pub ours: bool,
 }
 
 /// The key that signs heads in the root key's stead.

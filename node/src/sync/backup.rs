@@ -59,6 +59,8 @@ impl Backups<'_> {
                 place
             }
         };
+        // A file that has its second name already is gone by now: that name must stay.
+        dir.stat(name)?;
         match place.unlink(&target) {
             Err(error) if !error.is_missing() => return Err(error),
             _ => {}

@@ -14,6 +14,7 @@ use super::fetch::{Download, Progress};
 use super::pass::{Kind, Report, Request, blocking};
 use super::patches::{self, Basis, Ground};
 use super::plan::{self, Want};
+use super::resolve::Wanted;
 use super::shelf::Arriving;
 use super::silence::unless_silent;
 use super::source::{Finder, Source};
@@ -79,6 +80,7 @@ impl Bringing<'_> {
         let download = download.among(&self.node.swarm.peer_id());
         let download = download.pulsing(self.pulse.clone());
         let download = download.choosing(self.request.choice, trackers);
+        let download = download.of_any(matches!(self.request.wanted, Wanted::Root(_)));
         // On the heap: with everything around it, it would be too large for the stack of a worker.
         let download = Box::pin(download.run(sources, finder));
         let download = unless_silent(self.request.timeout, self.pulse, download);

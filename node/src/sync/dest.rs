@@ -39,6 +39,8 @@ pub struct Destination {
     pub path: PathBuf,
     /// Nothing stood there before this run.
     pub is_new: bool,
+    /// Nothing stands there that murmir did not write, or the user said that it may go.
+    pub is_ours: bool,
     /// Locks the directory itself, so that no lock file is left behind.
     lock: Option<Arc<File>>,
 }
@@ -78,15 +80,16 @@ impl Destination {
         if is_new && request.dry_run {
             // Nothing to look at, nothing to lock: a dry run leaves no trace.
             let root = Dir::open(Path::new("/"))?;
-            return Ok(Self { root, path, is_new, lock: None });
+            return Ok(Self { root, path, is_new, is_ours: true, lock: None });
         }
         let is_new = is_new && make(&path, request.mkpath)?;
         let root = Dir::open(&path)?;
         let lock = File::open(&path).map_err(|error| FileError::new("open", &path, error))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| SyncError::Locked { what: path.display().to_string() })?;
-        let this = Self { root, path, is_new, lock: Some(Arc::new(lock)) };
-        this.check_ours(node, request)?;
+        let mut this = Self { root, path, is_new, is_ours: is_new, lock: Some(Arc::new(lock)) };
+        this.is_ours = this.is_ours(node, request)?;
+        this.check_replica(node, request)?;
         Ok(this)
     }
 
@@ -113,11 +116,11 @@ impl Destination {
     pub fn basis(path: &Path) -> Result<Self, SyncError> {
         let root = Dir::open(path)?;
         let file = File::open(path).map_err(|error| FileError::new("open", path, error))?;
-        Ok(Self { root, path: path.to_owned(), is_new: false, lock: Some(Arc::new(file)) })
+        Ok(Self { root, path: path.to_owned(), is_new: false, is_ours: false, lock: Some(Arc::new(file)) })
     }
 
     /// A replica is made only where nothing foreign can get lost, and one module has one replica per state.
-    fn check_ours(&self, node: &Node, request: &Request) -> Result<(), SyncError> {
+    fn check_replica(&self, node: &Node, request: &Request) -> Result<(), SyncError> {
         let replica = request.rules.delete || request.kind == Kind::Mirror;
         if !replica || request.adopt {
             return Ok(());
@@ -129,12 +132,19 @@ impl Destination {
             let reason = format!("the module is registered at {}", other.directory.display());
             return Err(SyncError::BadDest { dest: self.path.clone(), reason });
         }
-        let known = node.is_registered_here(&request.module, &self.path)? || node.was_fetched(&self.path, request)?;
-        if known || self.is_new {
-            return Ok(());
+        if self.is_ours { Ok(()) } else { Err(SyncError::NotOurs { dest: self.path.clone() }) }
+    }
+
+    fn is_ours(&self, node: &Node, request: &Request) -> Result<bool, SyncError> {
+        let deletes = request.rules.delete || request.kind == Kind::Mirror;
+        if self.is_new || (request.adopt && deletes) || node.is_registered_here(&request.module, &self.path)? {
+            return Ok(true);
         }
-        let foreign = self.root.entries()?.iter().any(|(name, _)| name != OWN_DIR.as_bytes());
-        if foreign { Err(SyncError::NotOurs { dest: self.path.clone() }) } else { Ok(()) }
+        let fetched = node.was_fetched(&self.path, request)?.then(|| node.state.fetched(&self.path)).transpose()?;
+        if fetched.flatten().is_some_and(|fetched| fetched.ours) {
+            return Ok(true);
+        }
+        Ok(self.root.entries()?.iter().all(|(name, _)| name == OWN_DIR.as_bytes()))
     }
 
     /// Our own directory in it.
@@ -249,6 +259,16 @@ impl Destination {
     /// A dry run on a directory that does not exist.
     pub fn is_unmade(&self) -> bool {
         self.lock.is_none()
+    }
+
+    /// Removes what runs that were cut off had brought for trees that are past; what cannot be removed stays.
+    pub fn empty_stage(&self) {
+        let own = self.root.child(OWN_DIR.as_bytes());
+        if let Ok(own) = own
+            && let Err(error) = Stage::empty(&own)
+        {
+            tracing::debug!(%error, "stage not emptied");
+        }
     }
 
     /// Removes our own directory after a fetch; what cannot be removed stays.

@@ -103,6 +103,8 @@ pub struct Download {
     pulse: Pulse,
     /// Who waits for a turn.
     reserve: Reserve,
+    /// Who holds another generation is asked as well.
+    any: bool,
 }
 
 impl Download {
@@ -149,6 +151,7 @@ impl Download {
             pace,
             pulse: Pulse::default(),
             reserve: Reserve::default(),
+            any: false,
         })
     }
 
@@ -168,6 +171,12 @@ impl Download {
     #[must_use]
     pub fn choosing(self, choice: Choice, trackers: Vec<PeerId>) -> Self {
         Self { reserve: Reserve::new(choice, trackers), ..self }
+    }
+
+    /// Asking those as well who hold another generation: most of it is the same.
+    #[must_use]
+    pub fn of_any(self, any: bool) -> Self {
+        Self { any, ..self }
     }
 
     /// Runs until everything is staged, from `sources` and from whoever the finder brings; returns each source's part.
@@ -238,7 +247,8 @@ impl Download {
     fn join(&mut self, source: Source) {
         let offer = source.offers.iter().find(|offer| *offer.bundle.root() == self.root);
         // A web seed is whatever it is: most files of any generation are those of the next.
-        let whole = if source.supply.web().is_some() { Some(true) } else { offer.map(|offer| offer.whole) };
+        let of_another = source.supply.web().is_some() || (self.any && !source.offers.is_empty());
+        let whole = offer.map(|offer| offer.whole).or(of_another.then_some(true));
         let Some(whole) = whole else { return };
         tracing::debug!(source = %source.name, whole, "source joins");
         let have = if whole { Have::Whole } else { Have::None };

@@ -143,10 +143,7 @@ impl Node {
             let placed = self.marks(module)?.placed()?;
             return Ok(placed.map(|placed| Generation { epoch: placed.epoch, seq: placed.seq }));
         }
-        Ok(self
-            .fetched_bundle(dest)?
-            .filter(|bundle| ModuleRef::of(bundle) == *module)
-            .map(|bundle| bundle.generation()))
+        Ok(self.standing(module, dest)?.map(|bundle| bundle.generation()))
     }
 
     /// The root of the tree that stands in a destination, by the same marks.
@@ -157,7 +154,18 @@ impl Node {
         if self.is_registered_here(module, dest)? {
             return Ok(self.marks(module)?.placed()?.and_then(|placed| placed.root.parse().ok()));
         }
-        Ok(self.fetched_bundle(dest)?.filter(|bundle| ModuleRef::of(bundle) == *module).map(|bundle| *bundle.root()))
+        Ok(self.standing(module, dest)?.map(|bundle| *bundle.root()))
+    }
+
+    /// The head of what stands in a destination, by the same marks.
+    ///
+    /// # Errors
+    /// The state directory fails.
+    pub fn standing(&self, module: &ModuleRef, dest: &Path) -> Result<Option<CheckedBundle>, SyncError> {
+        if self.is_registered_here(module, dest)? {
+            return placed_bundle(&self.marks(module)?);
+        }
+        Ok(self.fetched_bundle(dest)?.filter(|bundle| ModuleRef::of(bundle) == *module))
     }
 
     /// The head of the last fetch into a destination.
@@ -186,13 +194,14 @@ impl Node {
         Ok(former.map_or_else(|| asked.to_vec(), |former| former.http))
     }
 
-    /// The last act of a complete pass: what stands in the destination from now on.
+    /// The last act of a complete pass: what stands in the destination from now on, and whether nothing foreign does.
     ///
     /// # Errors
     /// The state could not be written.
-    pub fn mark_placed(&self, request: &Request, bundle: &CheckedBundle) -> Result<(), SyncError> {
+    pub fn mark_placed(&self, request: &Request, bundle: &CheckedBundle, ours: bool) -> Result<(), SyncError> {
         if request.kind == Kind::Fetch {
-            let fetched = Fetched { reference: request.reference.clone(), root: bundle.root().to_string() };
+            let (reference, root) = (request.reference.clone(), bundle.root().to_string());
+            let fetched = Fetched { reference, root, ours };
             return Ok(self.state.set_fetched(&request.dest, &fetched, Some(bundle.bytes()))?);
         }
         let module = self.marks(&request.module)?;
@@ -216,6 +225,18 @@ impl Node {
         module.set_placed(&placed(bundle), bundle.bytes())?;
         Ok(())
     }
+}
+
+/// The head of the generation that is placed, with the latest Fresh record that is known.
+///
+/// # Errors
+/// The state fails.
+pub fn placed_bundle(marks: &Module) -> Result<Option<CheckedBundle>, SyncError> {
+    let Some(placed) = marks.placed()? else { return Ok(None) };
+    // The one last seen has the later Fresh record, if it is of the same generation.
+    let known = [marks.seen()?, marks.held()?].into_iter().flatten();
+    let mut bundles = known.filter_map(|bytes| CheckedBundle::verify(&bytes).ok());
+    Ok(bundles.find(|bundle| bundle.root().to_string() == placed.root))
 }
 
 /// The mark of a generation.

@@ -141,6 +141,11 @@ impl Asked {
     }
 }
 
+/// True if everything selected of a tree is in the index.
+pub fn are_here(node: &Node, root: &Cid, selector: &Selector) -> bool {
+    Frontier::new(*root, selector).missing(&*node.index, 1).is_ok_and(|missing| missing.is_empty())
+}
+
 /// Brings the root node alone, of the first that has it. False if nobody has.
 pub async fn bring_root(node: &Node, module: &ModuleRef, root: Cid, sources: &[Source]) -> bool {
     if node.index.page(&root).is_ok_and(|page| page.is_some()) {

@@ -16,7 +16,7 @@ use super::fetch::Progress;
 use super::pages::{self, PageCount};
 use super::place::Placing;
 use super::plan::{self, BasisKind, Guard, Local, LocalKind, Plan, Remote, Rules};
-use super::resolve::{Resolved, resolve};
+use super::resolve::{InPlace, Resolved, resolve};
 use super::seeds::Seeds;
 use super::selected::{Selected, selected};
 use super::silence::unless_silent;
@@ -68,7 +68,7 @@ async fn into(
     finder.suffices(placed.as_ref() == Some(bundle.root()));
     let glance = glance(node, request, &target, &bundle).await?;
     if let Some(plan) = glance.and_then(|key| seen_before(node, &target, key)) {
-        node.mark_placed(request, &bundle)?;
+        node.mark_placed(request, &bundle, target.is_ours)?;
         return Ok(Report { plan, seconds: start.elapsed().as_secs_f64(), ..Report::of(bundle, newest, false) });
     }
     let roots = (*bundle.root(), placed.filter(|_| request.delta));
@@ -124,7 +124,8 @@ async fn resolve_in_time(
     finder: &mut Finder,
 ) -> Result<Resolved, SyncError> {
     let floor = node.placed_at(&request.module, &target.path)?.filter(|_| !request.allow_downgrade);
-    let resolving = resolve(node, &request.module, request.wanted, floor, finder);
+    let in_place = InPlace { floor, bundle: node.standing(&request.module, &target.path)? };
+    let resolving = resolve(node, &request.module, request.wanted, &in_place, finder);
     let resolved = match request.contimeout {
         None => resolving.await?,
         Some(limit) => tokio::time::timeout(limit, resolving)
@@ -374,7 +375,10 @@ async fn remember(
         }
         node.index.flush()?;
         if complete {
-            node.mark_placed(&request, &report.bundle)?;
+            node.mark_placed(&request, &report.bundle, target.is_ours)?;
+        }
+        if complete && request.kind == Kind::Mirror {
+            target.empty_stage();
         }
         if request.kind == Kind::Fetch && !node.is_replica(&target.path)? {
             target.clean_up();

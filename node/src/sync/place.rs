@@ -2,6 +2,7 @@
 //! end. No path vanishes in between: every replacement is one rename.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::ErrorKind;
 
 use super::backup::Backups;
 use super::dest::Found;
@@ -119,7 +120,11 @@ impl Placing<'_> {
             self.back_up(step, &dir, &name)?;
             dir.unlink(&name)?;
         }
-        dir.make_dir(&name).map(drop)
+        match dir.make_dir(&name) {
+            // It could not be seen: nobody may list what is above it.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && is_dir(&dir, &name) => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     /// Directories in which some step changes something.
@@ -399,6 +404,10 @@ fn ok_unless_disk(result: Result<(), FileError>) -> Result<bool, FileError> {
 /// Failures after which every other path would fail as well.
 fn is_disk(error: &FileError) -> bool {
     error.is_full() || error.is_read_only()
+}
+
+fn is_dir(dir: &Dir, name: &Name) -> bool {
+    dir.stat(name).is_ok_and(|stat| stat.kind == Kind::Dir)
 }
 
 fn set_mtime(dir: &Dir, name: &[u8], mtime: Option<i64>) -> Result<(), FileError> {

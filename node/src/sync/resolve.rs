@@ -64,6 +64,16 @@ impl Wanted {
     }
 }
 
+/// What stands where a generation is to be brought, as far as it matters for the choice.
+#[derive(Debug, Default)]
+pub struct InPlace {
+    /// Nothing below this is taken as long as there is anything else.
+    pub floor: Option<Generation>,
+    /// Its head. Where just this is wanted, as for a repair, it may be that nobody offers it any more: those who hold another
+    /// generation still have most of it.
+    pub bundle: Option<CheckedBundle>,
+}
+
 /// What resolving found.
 pub struct Resolved {
     /// The head of the generation to bring.
@@ -74,7 +84,7 @@ pub struct Resolved {
     pub newest: Generation,
 }
 
-/// Asks everybody, and chooses the newest generation that somebody holds; one below `floor` only where there is no other.
+/// Asks everybody, and chooses the newest generation that somebody holds.
 ///
 /// # Errors
 /// [`SyncError::NobodyAnswered`], [`SyncError::NoHead`].
@@ -82,7 +92,7 @@ pub async fn resolve(
     node: &Node,
     module: &ModuleRef,
     wanted: Wanted,
-    floor: Option<Generation>,
+    in_place: &InPlace,
     finder: &mut Finder,
 ) -> Result<Resolved, SyncError> {
     let start = Instant::now();
@@ -96,7 +106,7 @@ pub async fn resolve(
             sources.push(source);
         }
         let belief = belief(node, module).await?;
-        if let Some(choice) = choose(&sources, wanted, floor, &belief) {
+        if let Some(choice) = choose(&sources, wanted, in_place, &belief) {
             let is_newest = belief.generation().is_none_or(|newest| newest <= choice.generation());
             // An old word may be all that a few know.
             let is_doubtful = wanted == Wanted::Newest && !(is_newest && choice.is_fresh(super::unix_now()));
@@ -114,7 +124,7 @@ pub async fn resolve(
             until = until.min(Instant::now() + wait);
         }
         if Instant::now() >= until || is_exhausted {
-            let choice = choose(&sources, wanted, floor, &belief);
+            let choice = choose(&sources, wanted, in_place, &belief);
             return conclude(module, choice, sources, &belief, finder);
         }
         tokio::select! {
@@ -155,15 +165,17 @@ fn conclude(
 
 /// The newest allowed generation that at least one source holds: one held whole before one held in part, but neither before one
 /// that is not below `floor`.
-fn choose(sources: &[Source], wanted: Wanted, floor: Option<Generation>, belief: &Belief) -> Option<CheckedBundle> {
+fn choose(sources: &[Source], wanted: Wanted, in_place: &InPlace, belief: &Belief) -> Option<CheckedBundle> {
     let mut by_generation: BTreeMap<(bool, bool, Generation), &CheckedBundle> = BTreeMap::new();
     let offers = sources.iter().flat_map(|source| &source.offers);
     // A root that the user named needs nobody's belief.
     let is_named = matches!(wanted, Wanted::Root(_));
     for offer in offers.filter(|offer| wanted.allows(&offer.bundle) && (is_named || belief.covers(&offer.bundle))) {
         let generation = offer.bundle.generation();
-        let stands = floor.is_none_or(|floor| generation >= floor);
+        let stands = in_place.floor.is_none_or(|floor| generation >= floor);
         by_generation.insert((stands, offer.whole, generation), &offer.bundle);
     }
-    by_generation.into_values().next_back().cloned()
+    let offered = by_generation.into_values().next_back();
+    let own = in_place.bundle.as_ref().filter(|own| wanted == Wanted::Root(*own.root()) && !sources.is_empty());
+    offered.or(own).cloned()
 }

@@ -17,7 +17,7 @@ use crate::manifest::diff::{Difference, diff as differences};
 use crate::manifest::entry::{Entry, Node as Kind};
 use crate::manifest::selection::Selection;
 use crate::service::Service;
-use crate::sync::resolve::resolve;
+use crate::sync::resolve::{InPlace, resolve};
 use crate::sync::source::Finder;
 use crate::sync::{SyncError, publish};
 
@@ -129,7 +129,7 @@ pub async fn log(service: &Service, wish: &Target, out: &Output) -> Result<Value
     let reference = reference(&wish.reference)?;
     let hints = service.hints_with(&reference.peers);
     let mut finder = Finder::start(Arc::clone(&service.node), reference.module.clone(), hints);
-    let found = resolve(&service.node, &reference.module, reference.at, None, &mut finder).await?;
+    let found = resolve(&service.node, &reference.module, reference.at, &InPlace::default(), &mut finder).await?;
     let mut held: BTreeMap<_, (_, u64, u64)> = BTreeMap::new();
     for offer in found.sources.iter().flat_map(|source| &source.offers) {
         let row = held.entry(offer.bundle.generation()).or_insert_with(|| (offer.bundle.clone(), 0, 0));

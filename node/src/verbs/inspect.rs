@@ -25,7 +25,7 @@ use crate::store::state::Role;
 use crate::sync::fetch::{Download, Progress};
 use crate::sync::pages::PageCount;
 use crate::sync::plan::Want;
-use crate::sync::resolve::{Resolved, resolve as find_head};
+use crate::sync::resolve::{InPlace, Resolved, resolve as find_head};
 use crate::sync::shelf::Arriving;
 use crate::sync::source::{Finder, Source};
 use crate::sync::{SyncError, pages, selected};
@@ -84,7 +84,7 @@ pub(super) async fn open(service: &Service, reference: &Reference, select: Selec
     let node = &service.node;
     let hints = service.hints_with(&reference.peers);
     let mut finder = Finder::start(Arc::clone(node), reference.module.clone(), hints);
-    let found = find_head(node, &reference.module, reference.at, None, &mut finder).await?;
+    let found = find_head(node, &reference.module, reference.at, &InPlace::default(), &mut finder).await?;
     let Resolved { bundle, mut sources, .. } = found;
     let root = *bundle.root();
     let count = pages::bring(node, &reference.module, (root, None), &select, &mut sources, &mut finder).await?;

@@ -6,9 +6,9 @@ use tracker_less::record::CheckedBundle;
 
 use super::Output;
 use crate::error::{Exit, Failure};
-use crate::service::{Service, export_placed, placed_bundle};
+use crate::service::{Service, export_placed};
 use crate::store::state::Role;
-use crate::sync::marks::placed;
+use crate::sync::marks::{placed, placed_bundle};
 use crate::sync::{ModuleRef, SyncError};
 
 /// Bundles of trees that are published here already, under new keys.

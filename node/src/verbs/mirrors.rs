@@ -14,7 +14,7 @@ use crate::manifest::path::escape;
 use crate::service::Service;
 use crate::store::state::Role;
 use crate::sync::SyncError;
-use crate::sync::resolve::resolve;
+use crate::sync::resolve::{InPlace, resolve};
 use crate::sync::source::Finder;
 use crate::sync::unix_now;
 
@@ -56,7 +56,7 @@ pub async fn mirrors(service: &Service, wish: &Target, out: &Output) -> Result<V
     let (node, module) = (&service.node, reference.module.id);
     let hints = service.hints_with(&reference.peers);
     let mut finder = Finder::start(Arc::clone(node), reference.module.clone(), hints);
-    let found = resolve(node, &reference.module, reference.at, None, &mut finder).await;
+    let found = resolve(node, &reference.module, reference.at, &InPlace::default(), &mut finder).await;
     let (heads, now) = (node.swarm.candidates(module).await, unix_now());
     let book = node.swarm.book(module).await;
     let mut rows: Vec<Row> =

@@ -4,6 +4,7 @@
 pub mod compare;
 mod figures;
 pub mod format;
+mod glob;
 pub mod inspect;
 mod itemize;
 pub mod keys;

@@ -12,7 +12,7 @@ use tracker_less::record::CheckedBundle;
 
 use super::seed::seed;
 use super::show::Show;
-use super::{Event, Output, inspect};
+use super::{Event, Output, glob, inspect};
 use crate::error::{Exit, Failure};
 use crate::manifest::follow::Broken;
 use crate::manifest::path::{Name, TreePath};
@@ -129,8 +129,10 @@ pub fn reference(text: &str) -> Result<Reference, Failure> {
 /// # Errors
 /// Every way a pass can end early, and the exit codes of passes that were done in part.
 pub async fn pass(service: &Service, wish: Pass, out: &Output) -> Result<Value, Failure> {
+    // On the heap, as the run itself: together they are too large for the stack of a worker.
+    let wish = Box::pin(expanded(service, wish)).await?;
     let (before_in, before_out) = service.node.swarm.bytes().await;
-    let request = request(service, &wish).await?;
+    let request = Box::pin(request(service, &wish)).await?;
     let progress = Arc::new(Progress::default());
     let listed = service.passes().list(UnderWay {
         reference: wish.reference.clone(),
@@ -139,7 +141,7 @@ pub async fn pass(service: &Service, wish: Pass, out: &Output) -> Result<Value, 
         since: Instant::now(),
     });
     let report = {
-        let run = pass::run(&service.node, &request, &progress);
+        let run = Box::pin(pass::run(&service.node, &request, &progress));
         let stop = tokio::time::sleep(Duration::from_secs(wish.stop_after.unwrap_or(NEVER)));
         tokio::pin!(run, stop);
         let mut tell = tokio::time::interval(TELL);
@@ -182,6 +184,18 @@ async fn tell_progress(progress: &Progress, out: &Output) {
     }
 }
 
+/// The same with the sources that wildcards stand for; a replica is of one place.
+async fn expanded(service: &Service, mut wish: Pass) -> Result<Pass, Failure> {
+    if wish.mirror {
+        return Ok(wish);
+    }
+    let texts = std::iter::once(wish.reference).chain(wish.more).collect();
+    let mut all = glob::expand(service, texts).await?.into_iter();
+    wish.reference = all.next().unwrap_or_default();
+    wish.more = all.collect();
+    Ok(wish)
+}
+
 async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
     let reference = reference(&wish.reference)?;
     let (base, only) = reference.transfer_root();
@@ -199,6 +213,10 @@ async fn request(service: &Service, wish: &Pass) -> Result<Request, Failure> {
         let name = dest.file_name().and_then(|name| Name::new(name.as_encoded_bytes()).ok());
         rename = Some(name.ok_or_else(|| Failure::usage("DEST has no name"))?);
         dest = dest.parent().map_or_else(|| PathBuf::from("/"), PathBuf::from);
+        if !dest.is_dir() && !wish.mkpath {
+            let text = format!("make {}: {} does not exist", wish.dest.display(), dest.display());
+            return Err(Failure::new(Exit::Files, text).hint("--mkpath makes it"));
+        }
     }
     Ok(Request {
         kind: if wish.mirror { Kind::Mirror } else { Kind::Fetch },

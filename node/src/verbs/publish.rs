@@ -20,7 +20,7 @@ use crate::service::{Service, export_placed};
 use crate::store::scan::{Problem, ProblemKind};
 use crate::store::state::{Registration, Role};
 use crate::sync::keys::{Keys, Terms};
-use crate::sync::marks::placed;
+use crate::sync::marks::{placed, placed_bundle};
 use crate::sync::proposal::{Changes, Proposal};
 use crate::sync::publish::{self, Former, Published, Request, Signer, is_failure};
 use crate::sync::source::Finder;
@@ -90,7 +90,12 @@ pub async fn publish(service: &Service, request: Publish, out: &Output) -> Resul
     }
     let former = former(service, &request, &module, is_new).await?;
     check_signed(&signer, former.bundle.as_ref())?;
-    let published = run(service, &request, &module, &signer, &former).await?;
+    let published = run(service, &request, &module, &signer, &former).await;
+    if let (Err(_), Signer::Signed(bundle)) = (&published, &signer) {
+        // It is signed, whatever stands here: the next request goes on from it.
+        service.node.note_seen(bundle)?;
+    }
+    let published = published?;
     for problem in &published.problems {
         out.note(format!("left out: {problem}")).await;
     }
@@ -235,7 +240,7 @@ pub async fn unsigned(service: &Service, module: &ModuleRef, published: &Registr
         dry_run: true,
         ..Publish::default()
     };
-    let bundle = service.placed_bundle(&service.node.marks(module)?)?;
+    let bundle = placed_bundle(&service.node.marks(module)?)?;
     let former = Former { bundle, sibling: None };
     let looked_at = run(service, &request, module, &Signer::Elsewhere, &former).await?;
     Ok(looked_at.changes.len())

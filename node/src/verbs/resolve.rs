@@ -13,7 +13,7 @@ use crate::error::Failure;
 use crate::reference::Reference;
 use crate::service::Service;
 use crate::sync::answer::{Answer, Way};
-use crate::sync::resolve::resolve as find_head;
+use crate::sync::resolve::{InPlace, resolve as find_head};
 use crate::sync::source::Finder;
 use crate::sync::unix_now;
 
@@ -36,7 +36,7 @@ pub async fn resolve(service: &Service, wish: &Resolve, out: &Output) -> Result<
     let hints = service.hints_with(&reference.peers);
     let known = node.seen(&reference.module)?;
     let mut finder = Finder::start(Arc::clone(node), reference.module.clone(), hints);
-    let found = find_head(node, &reference.module, reference.at, None, &mut finder).await;
+    let found = find_head(node, &reference.module, reference.at, &InPlace::default(), &mut finder).await;
     let cached = known.map(|head| Answer { head: Some(head), ..Answer::from("this machine", Way::Cache) });
     let answers: Vec<Answer> = cached.into_iter().chain(finder.answers()).collect();
     let rows: Vec<Value> = answers.iter().map(row).collect();

@@ -23,8 +23,9 @@ use crate::store::files::Dir;
 use crate::store::locate::locate;
 use crate::store::proof;
 use crate::store::state::{Registration, Role};
+use crate::sync::marks::placed_bundle;
 use crate::sync::plan::Rules;
-use crate::sync::resolve::{Resolved, Wanted, resolve};
+use crate::sync::resolve::{InPlace, Resolved, Wanted, resolve};
 use crate::sync::source::Finder;
 use crate::sync::{ModuleRef, SyncError, pages};
 
@@ -123,7 +124,7 @@ async fn standing(service: &Service, wish: &Verify) -> Result<Standing, Failure>
     for (publisher, name) in node.state.registered()? {
         let marks = node.state.module(&publisher, &name)?;
         let Some(registration) = marks.registration()?.filter(|found| found.directory == wish.dest) else { continue };
-        let bundle = service.placed_bundle(&marks)?;
+        let bundle = placed_bundle(&marks)?;
         let bundle = bundle.ok_or_else(|| Failure::new(Exit::Files, "nothing is placed there yet"))?;
         let (base, only) = reference(&registration.reference)?.transfer_root();
         let select = selector(base, only, &registration.selection)?;
@@ -147,12 +148,16 @@ async fn named(service: &Service, wish: &Verify, wanted: Reference) -> Result<St
     let (base, only) = wanted.transfer_root();
     let select = selector(base, only, &wish.selection)?;
     let mut finder = Finder::start(Arc::clone(node), wanted.module.clone(), service.hints_with(&wanted.peers));
-    let bundle = match resolve(node, &wanted.module, wanted.at, None, &mut finder).await {
+    let bundle = match resolve(node, &wanted.module, wanted.at, &InPlace::default(), &mut finder).await {
         Ok(Resolved { bundle, mut sources, .. }) => {
             pages::bring(node, &wanted.module, (*bundle.root(), None), &select, &mut sources, &mut finder).await?;
             bundle
         }
-        Err(error) => node.seen(&wanted.module)?.filter(|_| wanted.at == Wanted::Newest).ok_or(error)?,
+        Err(error) => {
+            let seen = node.seen(&wanted.module)?.filter(|_| wanted.at == Wanted::Newest);
+            let known = seen.filter(|bundle| pages::are_here(node, bundle.root(), &select));
+            known.ok_or(error)?
+        }
     };
     Ok(Standing { bundle, select, reference: wanted.to_string(), registration: None })
 }

@@ -161,7 +161,7 @@ fn a_damaged_list_is_cut_not_refused() {
 #[test]
 fn fetches_are_kept_by_destination() {
     let (_dir, state) = state();
-    let fetched = Fetched { reference: "murmir://k51/m".into(), root: "bafy".into() };
+    let fetched = Fetched { reference: "murmir://k51/m".into(), root: "bafy".into(), ours: true };
     state.set_fetched(Path::new("/d/1"), &fetched, Some(b"bundle")).unwrap();
     assert_eq!(state.fetched(Path::new("/d/2")).unwrap(), None);
     assert_eq!(state.fetched(Path::new("/d/1")).unwrap(), Some(fetched.clone()));

@@ -272,6 +272,15 @@ pub struct Want {
     pub attributes: Attributes,
 }
 
+/// True if so many entries of `all` are more than a replica loses without a word from the user.
+pub fn is_much(entries: u64, all: u64) -> bool {
+    entries > GUARD_ENTRIES && is_over(entries, all)
+}
+
+fn is_over(part: u64, whole: u64) -> bool {
+    u128::from(part) * 100 > u128::from(whole) * u128::from(GUARD_PERCENT)
+}
+
 impl Plan {
     /// The contents to fetch, each once, in the order of the tree.
     pub fn wants(&self) -> Vec<Want> {
@@ -402,8 +411,7 @@ impl Plan {
             }
         }
         let (all, all_bytes) = self.before;
-        let over = |part: u64, whole: u64| u128::from(part) * 100 > u128::from(whole) * u128::from(GUARD_PERCENT);
-        entries > GUARD_ENTRIES && (over(entries, all) || over(bytes, all_bytes))
+        is_much(entries, all) || (entries > GUARD_ENTRIES && is_over(bytes, all_bytes))
     }
 
     /// Paths whose deletion loses nothing because their content moves elsewhere.
