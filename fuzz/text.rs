@@ -6,7 +6,7 @@ use murmir::attach::offer::{Offer, well_known};
 use murmir::config;
 use murmir::control::{Reply, Verb};
 use murmir::manifest::filter::{Filter, FilterError, Manner, Wild};
-use murmir::manifest::path::{TreePath, escape};
+use murmir::manifest::path::{Name, TreePath, escape};
 use murmir::manifest::regex::PathRegex;
 use murmir::reference::Reference;
 use murmir::store::state::{Placed, Registration, Role};
@@ -39,7 +39,7 @@ fn is_clean(text: &str) -> bool {
 #[test]
 fn references() {
     let short = format!("murmir://{}/tree", id());
-    let words: [&[u8]; 8] = [b"murmir://", b"@", b"%2F", b"%00", b"?peer=", b"/../", b"/ip6/", b"&"];
+    let words: [&[u8]; 9] = [b"murmir://", b"@", b"%2F", b"%00", b"?peer=", b"/../", b"//", b"/ip6/", b"&"];
     let corpus = corpus(&[&reference(), &short]);
     Target { name: "references", corpus, words: &words, spare: 0, slow: 1 }.run(|input| {
         let Ok(text) = str::from_utf8(input) else { return false };
@@ -61,11 +61,13 @@ fn paths() {
     Target { name: "paths", corpus: corpus(&["a/b c/d", "x"]), words: &[b"/", b"..", b"\0", b"./"], spare: 0, slow: 1 }
         .run(|input| {
             assert!(is_clean(&escape(input)));
-            let Ok(path) = TreePath::new(input) else { return false };
-            assert!(
-                path.components().all(|name| !matches!(name.as_bytes(), b"." | b"..") && !name.as_bytes().contains(&0))
-            );
-            true
+            let found = [TreePath::new(input), TreePath::plain(input)];
+            for path in found.iter().flatten() {
+                let is_name = |name: Name| !matches!(name.as_bytes(), b"." | b"..") && !name.as_bytes().contains(&0);
+                assert!(path.components().all(is_name));
+                assert_eq!(TreePath::new(path.as_bytes()).as_ref(), Ok(path), "what is written reads back");
+            }
+            found[0].is_ok()
         });
 }
 

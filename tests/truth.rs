@@ -56,14 +56,17 @@ fn a_source_that_trickles_holds_nobody_up() {
     let lab = Lab::new();
     let (origin, mirror, client) = (lab.machine("o"), lab.machine("m"), lab.machine("c"));
     let tree = Tree::new(lab.path("tree"));
-    tree.many(1, 6000, 10);
+    // Each level is known only when the page above is here: so many rounds of questions.
+    for (level, number) in (0..10).flat_map(|level| (0..400).map(move |number| (level, number))) {
+        tree.file(format!("{}f{number}", "l/".repeat(level)), noise((level << 16 | number) as u64, 10));
+    }
     let node = origin.serve(&[]);
     let published = origin.publish(tree.root());
     mirror.ok(&[&"mirror", &published.link, &lab.path("m-tree")]);
     let good = mirror.serve(&[&"--no-dht"]);
     let proxy = Proxy::start(node.port());
     // Enough for a greeting; then at most 16 KiB in so many seconds.
-    proxy.hold_at(8 << 10);
+    proxy.hold_at(24 << 10);
     proxy.trickle(Duration::from_secs(9));
     let slow = format!("{}?peer={}", published.reference, proxy.address(node.address()));
     client.ok(&[&"--no-dht", &"fetch", &good.link(&slow), &lab.path("copy")]);

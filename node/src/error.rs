@@ -201,9 +201,7 @@ impl From<SyncError> for Failure {
             SyncError::UnknownPath { .. } => plain(Exit::Partial),
             SyncError::NotOurs { .. } => plain(Exit::Usage).hint("--adopt makes it a replica all the same"),
             SyncError::BadDest { .. } => plain(Exit::Usage),
-            SyncError::Guarded { .. } => {
-                plain(Exit::Guarded).hint("--force-delete, --max-delete=N or --allow-shrink says that it is meant")
-            }
+            SyncError::Guarded { unless, .. } => plain(Exit::Guarded).hint(format!("{unless} says that it is meant")),
             SyncError::MaxDelete { .. } => plain(Exit::Guarded),
             SyncError::Limit { .. } => plain(Exit::Limit),
             SyncError::ConnectTimeout { .. } => plain(Exit::ConnectTimeout),

@@ -115,14 +115,10 @@ fn generation(text: &str) -> Result<Wanted, ReferenceError> {
 }
 
 fn parse_path(text: &str) -> Result<(TreePath, bool), ReferenceError> {
-    let bytes = unquote(text).ok_or_else(|| part("wrong %-encoding", text))?;
-    let path = TreePath::plain(&bytes).map_err(|_| part("impossible path", text))?;
-    Ok((path, asks_for_content(&bytes)))
-}
-
-/// What is in a directory, rather than the directory itself: rsync's trailing slash, and what amounts to it.
-pub fn asks_for_content(path: &[u8]) -> bool {
-    [b"/".as_slice(), b"/.", b"/.."].iter().any(|end| path.ends_with(end)) || matches!(path, b"." | b"..")
+    let slash = text.ends_with('/');
+    let bytes = unquote(text.trim_end_matches('/')).ok_or_else(|| part("wrong %-encoding", text))?;
+    let path = TreePath::new(&bytes).map_err(|_| part("impossible path", text))?;
+    Ok((path, slash && !bytes.is_empty()))
 }
 
 fn parse_query(query: &str) -> Result<Vec<Multiaddr>, ReferenceError> {

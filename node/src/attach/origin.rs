@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::manifest::path::{TreePath, escape};
-use crate::reference::{asks_for_content, quoted};
+use crate::reference::quoted;
 
 /// Port of rsync daemons.
 const PORT: u16 = 873;
@@ -120,6 +120,11 @@ impl Daemon {
     }
 }
 
+/// What is in a directory, rather than the directory itself: rsync's trailing slash, and what amounts to it.
+fn asks_for_content(path: &[u8]) -> bool {
+    [b"/".as_slice(), b"/.", b"/.."].iter().any(|end| path.ends_with(end)) || matches!(path, b"." | b"..")
+}
+
 impl Web {
     fn parse(url: &str) -> Result<Self, &'static str> {
         let start = url.find("://").ok_or("no address")? + 3;
@@ -173,6 +178,8 @@ mod tests {
             ("host::m/a b", "rsync://host/m", "a b", false),
             ("me@host::m", "rsync://host/m", "", true),
             ("rsync://host", "rsync://host/", "", true),
+            ("rsync://host/m//a/./b/../c", "rsync://host/m", "a/c", false),
+            ("rsync://host/m/../a/.", "rsync://host/m", "a", true),
         ] {
             let found = daemon(word);
             assert_eq!(found.path.to_string(), path, "{word}");
@@ -197,7 +204,7 @@ mod tests {
         for word in ["murmir://k51/m", "/a::b", "dir/a::b", "host:/path", "name"] {
             assert!(Origin::parse(word, None).is_none(), "{word}");
         }
-        for word in ["rsync:///m", "rsync://host:x/m", "rsync://host/m/../x", "rsync://[::1/m"] {
+        for word in ["rsync:///m", "rsync://host:x/m", "rsync://[::1/m"] {
             assert!(Origin::parse(word, None).unwrap().is_err(), "{word}");
         }
     }

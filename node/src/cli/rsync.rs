@@ -40,6 +40,7 @@ pub fn verb(options: &RsyncOptions, verbose: u8) -> Result<Verb, Failure> {
     match dest.filter(|_| !options.transfer.output.list_only) {
         Some(dest) => {
             let mut pass = transfer::pass(Habit::Rsync, reference, Path::new(dest), &options.transfer, verbose)?;
+            names.iter().try_for_each(|name| transfer::check_point(pass.selection.relative, name))?;
             pass.more = names;
             Ok(Verb::Pass(Box::new(pass)))
         }

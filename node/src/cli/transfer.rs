@@ -50,6 +50,7 @@ pub fn pass(
 ) -> Result<Pass, Failure> {
     let (own, deletion) = (&options.own, &options.deletion);
     let selection = selection(habit, options)?;
+    check_point(selection.relative, &reference)?;
     let deletes_last = options.deletion.is_last() || (habit == Habit::Mirror && options.deletion.delete == 0);
     let announced = announced(selection.recursive, options);
     let show = Show { announced, deletes_last, ..show(habit, options, verbose)? };
@@ -91,6 +92,17 @@ pub fn pass(
             most: own.sources.map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
         },
     })
+}
+
+/// rsync's `-R` counts from a point in the path.
+///
+/// # Errors
+/// That is not built yet (4).
+pub fn check_point(relative: bool, source: &str) -> Result<(), Failure> {
+    if relative && source.contains("/./") {
+        return Err(Failure::new(Exit::Unsupported, format!("{source}: -R from a point in the path is not built yet")));
+    }
+    Ok(())
 }
 
 fn trimmed(name: &[u8]) -> &[u8] {

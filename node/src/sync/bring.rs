@@ -13,7 +13,7 @@ use tracker_less::record::{CheckedBundle, Coverage, ModuleId};
 use super::fetch::{Download, Progress};
 use super::pass::{Kind, Report, Request, blocking};
 use super::patches::{self, Basis, Ground};
-use super::plan::{self, Want};
+use super::plan::{self, Change, Plan, Step, Want};
 use super::resolve::Wanted;
 use super::shelf::Arriving;
 use super::silence::unless_silent;
@@ -90,7 +90,7 @@ impl Bringing<'_> {
         };
         // Of a mirror's pass the end of the pass decides what is held.
         offer.end(self.request.kind == Kind::Fetch || rows.is_err()).await;
-        let rows = rows?;
+        let rows = rows.map_err(|error| named(error, &report.plan))?;
         self.measure(&rows, start.elapsed()).await;
         Ok(merge(patched, rows))
     }
@@ -147,6 +147,15 @@ impl Bringing<'_> {
         let ground = Ground { module, dest, stage, pace };
         patches::run(&ground, bases, whole, sources, finder).await
     }
+}
+
+/// Names a file that nobody has.
+fn named(mut error: SyncError, plan: &Plan) -> SyncError {
+    if let SyncError::NoSource { path, content: Some(content), .. } = &mut error {
+        let lacking = |step: &&Step| matches!(step.change, Change::File { id, .. } if id == *content);
+        *path = plan.steps.iter().find(lacking).map(|step| step.path.clone());
+    }
+    error
 }
 
 /// What arrives can be had from here until the run ends, in whatever way that may be.

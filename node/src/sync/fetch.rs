@@ -2,6 +2,7 @@
 
 mod flight;
 mod jobs;
+mod open;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::wire::pulse::Pulse;
 use crate::wire::throttle::Pace;
 use flight::{Flight, Outcome, settle};
 use jobs::{Job, ROUND, Todo};
+use open::{Open, lacking};
 
 /// Contents up to this size travel whole, many to a request, and need no proof.
 pub const SMALL: u64 = 256 << 10;
@@ -57,20 +59,6 @@ pub struct Progress {
     pub total: AtomicU64,
     /// Payload bytes that arrived.
     pub done: AtomicU64,
-}
-
-/// A large content of which something was asked for.
-struct Open {
-    partial: Arc<Partial>,
-    /// Bytes still to come.
-    left: u64,
-}
-
-impl Open {
-    fn new(partial: Partial) -> Self {
-        let left = partial.missing().iter().map(|range| range.end - range.start).sum();
-        Self { partial: Arc::new(partial), left }
-    }
 }
 
 /// Everything of one download.
@@ -456,31 +444,11 @@ impl Download {
             }
             return Ok(());
         }
-        let missing = self.picker.orphans().len();
-        Err(SyncError::NoSource { pieces: missing, sources: self.sources.len(), tried: finder.tried() })
+        let orphans = self.picker.orphans();
+        let content = orphans.first().and_then(|piece| self.jobs.get(*piece)?.contents().next());
+        let (pieces, sources, tried) = (orphans.len(), self.sources.len(), finder.tried());
+        Err(SyncError::NoSource { path: None, content, pieces, sources, tried })
     }
-}
-
-/// What the stage lacks of the wants, and the large contents of which it has a part. What it has can be had from here at once.
-fn lacking(
-    stage: &Stage,
-    mut wants: Vec<Want>,
-    arriving: &Arriving,
-) -> Result<(Vec<Want>, HashMap<ContentId, Open>), SyncError> {
-    let (mut staged, mut parts) = (stage.whole()?, HashMap::new());
-    for want in wants.iter().filter(|want| want.size > SMALL && stage.has_partial(&want.id)) {
-        let open = Open::new(stage.partial(&want.id, want.size)?);
-        if open.left == 0 {
-            stage.finish(&open.partial)?;
-            staged.insert(want.id);
-        } else {
-            arriving.opened(&open.partial);
-            parts.insert(want.id, open);
-        }
-    }
-    staged.iter().for_each(|id| arriving.arrived(id));
-    wants.retain(|want| !staged.contains(&want.id));
-    Ok((wants, parts))
 }
 
 /// A node's lot among downloaders: a hash of its id.

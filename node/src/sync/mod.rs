@@ -47,7 +47,9 @@ use tracker_less::machine::Event;
 use tracker_less::net::Swarm;
 use tracker_less::record::{CheckedBundle, Generation, ModuleId, ModuleName, PublisherId, RecordError};
 
+use crate::manifest::ContentId;
 use crate::manifest::page::PageError;
+use crate::manifest::path::TreePath;
 use crate::manifest::tree::TreeError;
 use crate::manifest::walk::WalkError;
 use crate::store::files::FileError;
@@ -81,6 +83,10 @@ impl Node {
             self.swarm.tell(Event::Release { module: *module }).await;
         }
     }
+}
+
+fn first(path: Option<&TreePath>) -> String {
+    path.map_or_else(String::new, |path| format!(", first of {path}"))
 }
 
 /// Seconds since the epoch; 0 before it.
@@ -173,8 +179,12 @@ pub enum SyncError {
         tried: Vec<String>,
     },
     /// Head and pages are there, but some content is not (24).
-    #[error("no reachable source holds {pieces} of the pieces that are missing ({sources} sources answered)")]
+    #[error("no reachable source holds {pieces} of the pieces that are missing{} ({sources} sources answered)", first(path.as_ref()))]
     NoSource {
+        /// A file that lacks one of them.
+        path: Option<TreePath>,
+        /// Its content.
+        content: Option<ContentId>,
         /// Requests nobody could answer.
         pieces: usize,
         /// Sources that took part.
@@ -225,6 +235,8 @@ pub enum SyncError {
     Guarded {
         /// Which guard, with figures.
         reason: String,
+        /// The flags that say that it is meant.
+        unless: &'static str,
     },
     /// Nothing came for as long as the user would wait (30).
     #[error("io timeout after {seconds} seconds: nothing came from anybody; what was fetched is kept")]

@@ -185,6 +185,8 @@ async fn wait(finder: &mut Finder, sources: &mut Vec<Source>, missing: &Missing)
 
 fn no_pages(missing: &Missing, sources: &[Source], finder: &Finder) -> SyncError {
     SyncError::NoSource {
+        path: None,
+        content: None,
         pieces: missing.pages.len() + missing.contents.len(),
         sources: sources.len(),
         tried: finder.tried(),

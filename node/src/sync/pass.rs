@@ -33,6 +33,9 @@ use crate::wire::pulse::Pulse;
 pub use report::Report;
 pub use request::{Kind, Request};
 
+/// The flags that say how much may go.
+pub const UNLESS: &str = "--force-delete or --max-delete=N";
+
 /// Runs one pass.
 ///
 /// # Errors
@@ -285,7 +288,7 @@ fn check_guards(request: &Request, report: &mut Report) -> Result<(), SyncError>
     if plan.is_drastic() && !asked && !request.dry_run {
         let (deletions, transfers, before) = (plan.deletions(), plan.transfers(), plan.before.0);
         let reason = format!("{deletions} deletions and {transfers} files to write, where {before} entries stand");
-        return Err(SyncError::Guarded { reason });
+        return Err(SyncError::Guarded { reason, unless: UNLESS });
     }
     if let Some(max) = request.max_delete {
         report.skipped_deletions = plan.limit_deletions(max);

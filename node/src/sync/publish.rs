@@ -426,7 +426,7 @@ fn check_shrink(former: &Head, tree: &DirLink) -> Result<(), SyncError> {
     if lost > SHRINK_ENTRIES && (over(former.entries, tree.entries) || over(former.bytes, tree.bytes)) {
         let (now, before) = (tree.entries, former.entries);
         let reason = format!("the tree shrank to {now} entries from {before}");
-        return Err(SyncError::Guarded { reason });
+        return Err(SyncError::Guarded { reason, unless: "--allow-shrink" });
     }
     Ok(())
 }

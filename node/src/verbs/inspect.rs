@@ -28,7 +28,7 @@ use crate::sync::plan::Want;
 use crate::sync::resolve::{InPlace, Resolved, resolve as find_head};
 use crate::sync::shelf::Arriving;
 use crate::sync::source::{Finder, Source};
-use crate::sync::{SyncError, pages, selected};
+use crate::sync::{ModuleRef, SyncError, pages, selected};
 
 /// How long `resolve` waits for the top of the tree.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -72,10 +72,13 @@ impl Opened {
 impl Opened {
     /// True if the place of the reference is in the tree, whatever rules say of it.
     pub(super) fn holds(&self, service: &Service, base: &TreePath, only: Option<&Name>) -> bool {
-        let place = only.map(|name| name.as_bytes().to_vec()).unwrap_or_default();
-        let select = Selector::places(base.clone(), [(place, Depth::Itself)], false);
-        let walk = Walk::new(&*service.node.index, self.bundle.root(), &select);
-        walk.is_ok_and(|mut walk| walk.any(|item| item.is_ok()))
+        let (index, root) = (&*service.node.index, self.bundle.root());
+        let Some(name) = only else {
+            let (module, below) = (ModuleRef::of(&self.bundle), Selector::below(base.clone(), None));
+            return selected::top(index, &module, &below, root).is_ok_and(|top| top.is_some());
+        };
+        let select = Selector::places(base.clone(), [(name.as_bytes().to_vec(), Depth::Itself)], false);
+        Walk::new(index, root, &select).is_ok_and(|mut walk| walk.any(|item| item.is_ok()))
     }
 }
 

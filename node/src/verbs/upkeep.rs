@@ -135,6 +135,7 @@ async fn module_status(
     let role = if is_publisher { "publisher" } else { "mirror" };
     let marker = match (behind, forked) {
         (_, true) => "  forked",
+        _ if !registration.directory.is_dir() => "  missing",
         _ if registration.withdrawn => "  withdrawn",
         (true, _) => "  behind",
         _ => "",

@@ -10,6 +10,7 @@ use super::{Classic, RSYNC};
 use crate::error::{Exit, Failure};
 use crate::sync::SyncError;
 use crate::sync::dest::OWN_DIR;
+use crate::sync::pass::UNLESS;
 use crate::sync::plan::is_much;
 
 impl Classic {
@@ -27,7 +28,7 @@ impl Classic {
         let lost = self.would_lose().await?;
         if is_much(lost, before) {
             let reason = format!("{lost} of {before} entries would be deleted or replaced");
-            return Err(SyncError::Guarded { reason }.into());
+            return Err(SyncError::Guarded { reason, unless: UNLESS }.into());
         }
         Ok(())
     }

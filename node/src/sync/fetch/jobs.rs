@@ -35,6 +35,15 @@ pub(super) enum Job {
 }
 
 impl Job {
+    /// What it asks for, or for a part of.
+    pub(super) fn contents(&self) -> impl Iterator<Item = ContentId> {
+        let wants = match self {
+            Self::Batch(wants) => wants.as_slice(),
+            Self::Part { want, .. } => std::slice::from_ref(&**want),
+        };
+        wants.iter().map(|want| want.id)
+    }
+
     /// As the picker sees it.
     pub(super) fn piece(&self) -> Piece {
         match self {

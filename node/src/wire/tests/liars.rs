@@ -137,3 +137,17 @@ async fn a_request_out_of_form_does_not_leave() {
     assert_eq!(asked, Err(Error::Refused { code: Code::BAD_REQUEST, text }), "which says nothing of the peer");
     assert_eq!(client.counters().requests, 0);
 }
+
+/// Each byte keeps the deadline of silence, and the frame would take for ever.
+#[tokio::test]
+async fn a_byte_now_and_then_is_no_answer() {
+    let (near, mut far) = tokio::io::duplex(64);
+    let mut reader = FrameReader::new(near.compat(), MAX_FRAME, Duration::from_millis(500), Arc::default());
+    tokio::spawn(async move {
+        let mut bytes = 1000u32.to_be_bytes().into_iter().chain(std::iter::repeat(0));
+        while tokio::io::AsyncWriteExt::write_all(&mut far, &[bytes.next().unwrap()]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert_eq!(reader.next().await, Err(Error::Timeout));
+}
