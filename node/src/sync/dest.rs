@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use rustix::fs::{FlockOperation, flock};
 
 use super::pass::{Kind, Request};
-use super::plan::{Left, Local, LocalKind, LocalTree};
+use super::plan::{Local, LocalKind, LocalTree, Outcome};
 use super::{Node, SyncError};
 use crate::manifest::ContentId;
 use crate::manifest::filter::MAX_MERGE;
@@ -235,11 +235,11 @@ impl Destination {
     pub fn remember(
         &self,
         index: &Index,
-        left: &HashMap<&TreePath, Left>,
+        outcome: &Outcome<'_>,
         found: &Found,
         dirs: &HashSet<TreePath>,
     ) -> Result<(), SyncError> {
-        let id = |path: &TreePath, stamp: &Stamp| match left.get(path) {
+        let id = |path: &TreePath, stamp: &Stamp| match outcome.at(path) {
             Some(left) => left.content(stamp),
             None => found.id(path, stamp),
         };

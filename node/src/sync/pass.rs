@@ -370,8 +370,7 @@ async fn remember(
         let mut dirs = plan.disturbed(&found.tree);
         dirs.extend(found.unknown.iter().cloned());
         if !dirs.is_empty() {
-            let left = if complete { plan.left(&found.tree) } else { HashMap::new() };
-            target.remember(&node.index, &left, found, &dirs)?;
+            target.remember(&node.index, &plan.outcome(&found.tree, complete), found, &dirs)?;
         }
         if let Some(seen) = unchanged::seen(&report, glance).filter(|_| complete) {
             node.index.put_seen(target.key(), &seen)?;

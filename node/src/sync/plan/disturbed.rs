@@ -1,8 +1,8 @@
 //! Where a plan leaves files in another state than they were found in, and which.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use super::{Change, Local, LocalKind, LocalTree, Plan};
+use super::{Change, Local, LocalKind, LocalTree, Plan, Step};
 use crate::manifest::ContentId;
 use crate::manifest::path::TreePath;
 use crate::store::files::Stamp;
@@ -28,6 +28,14 @@ impl Left {
         }
     }
 
+    /// What a step writes, if it writes a file.
+    fn written(step: &Step) -> Option<Self> {
+        match step.change {
+            Change::File { id, size, .. } => Some(Self { id, size, mtime: step.mtime }),
+            _ => None,
+        }
+    }
+
     /// The content of a file in this state: none if somebody else has written to it since.
     pub fn content(&self, stamp: &Stamp) -> Option<ContentId> {
         let same_time = self.mtime.is_none_or(|mtime| mtime.abs_diff(stamp.mtime) < GRAIN);
@@ -35,28 +43,48 @@ impl Left {
     }
 }
 
-impl Plan {
-    /// What stands, once all is done, at the paths of files that were written, linked or touched. Of what stays as it is nothing
-    /// is said: by the flags that may be another content than the module's.
-    pub fn left(&self, found: &LocalTree) -> HashMap<&TreePath, Left> {
-        let mut left: HashMap<&TreePath, Left> = HashMap::new();
-        for step in &self.steps {
-            let there = match &step.change {
-                Change::File { id, size, .. } => Some(Left { id: *id, size: *size, mtime: step.mtime }),
-                Change::Link { leader, .. } => {
-                    let of_leader = left.get(leader).copied().or_else(|| Left::of(found.get(leader)?));
-                    left.extend(of_leader.map(|there| (leader, there)));
-                    of_leader
-                }
-                Change::Touch => {
-                    let there = found.get(&step.path).and_then(Left::of);
-                    there.map(|there| Left { mtime: step.mtime.or(there.mtime), ..there })
-                }
-                _ => None,
-            };
-            left.extend(there.map(|there| (&step.path, there)));
+/// What stands, once all is done, at the paths of files that were written, linked or touched. Of what stays as it is nothing is
+/// said: by the flags that may be another content than the module's.
+pub struct Outcome<'a> {
+    /// By path.
+    steps: Vec<&'a Step>,
+    /// What got further names.
+    leaders: HashSet<&'a TreePath>,
+    found: &'a LocalTree,
+}
+
+impl Outcome<'_> {
+    /// What stands at a path.
+    pub fn at(&self, path: &TreePath) -> Option<Left> {
+        let Some(step) = self.step(path) else { return self.stood(path).filter(|_| self.leaders.contains(path)) };
+        match &step.change {
+            Change::File { .. } => Left::written(step),
+            Change::Link { leader, .. } => self.step(leader).and_then(Left::written).or_else(|| self.stood(leader)),
+            Change::Touch => self.stood(path).map(|left| Left { mtime: step.mtime.or(left.mtime), ..left }),
+            _ => self.stood(path).filter(|_| self.leaders.contains(path)),
         }
-        left
+    }
+
+    fn step(&self, path: &TreePath) -> Option<&Step> {
+        let at = self.steps.binary_search_by_key(&path, |step| &step.path).ok()?;
+        self.steps.get(at).copied()
+    }
+
+    fn stood(&self, path: &TreePath) -> Option<Left> {
+        self.found.get(path).and_then(Left::of)
+    }
+}
+
+impl Plan {
+    /// What stands once all is done. A plan of which nothing may have been done leaves nothing.
+    pub fn outcome<'a>(&'a self, found: &'a LocalTree, is_done: bool) -> Outcome<'a> {
+        let mut steps: Vec<&Step> = self.steps.iter().filter(|_| is_done).collect();
+        steps.sort_unstable_by_key(|step| &step.path);
+        let leader = |step: &&'a Step| match &step.change {
+            Change::Link { leader, .. } => Some(leader),
+            _ => None,
+        };
+        Outcome { leaders: steps.iter().filter_map(leader).collect(), steps, found }
     }
 
     /// The directories of files that are new or gone, or whose content, times or number of names change.
@@ -84,7 +112,6 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::plan::{Local, Step};
 
     fn path(text: &str) -> TreePath {
         TreePath::new(text.as_bytes()).unwrap()
@@ -136,14 +163,15 @@ mod tests {
         steps[0].mtime = Some(90);
         steps[2].mtime = Some(70);
         let plan = Plan { steps, ..Plan::default() };
-        let left = plan.left(&found);
+        let outcome = plan.outcome(&found, true);
         let content =
-            |at: &str, size, mtime| left.get(&path(at))?.content(&Stamp { size, mtime, ctime: 0, ino: 0, dev: 0 });
+            |at: &str, size, mtime| outcome.at(&path(at))?.content(&Stamp { size, mtime, ctime: 0, ino: 0, dev: 0 });
         assert_eq!(content("new", 3, 90), Some(new));
         assert_eq!(content("new", 4, 90), None, "another size");
         assert_eq!(content("new", 3, 90 + 5_000_000_000), None, "written to meanwhile");
         assert_eq!((content("touched", 1, 70), content("name", 1, 50)), (Some(old), Some(old)));
         assert_eq!(content("leader", 1, 50), Some(old), "its number of names changes");
-        assert!(!left.contains_key(&path("kept")) && !left.contains_key(&path("by size")));
+        assert_eq!((outcome.at(&path("kept")), outcome.at(&path("by size"))), (None, None));
+        assert_eq!(plan.outcome(&found, false).at(&path("new")), None);
     }
 }

@@ -15,7 +15,7 @@ mod rules;
 
 pub use chmod::{Chmod, ChmodError};
 pub use delete::Guard;
-pub use disturbed::Left;
+pub use disturbed::{Left, Outcome};
 pub use estimate::{Estimate, pays};
 pub use make::make;
 pub use order::rsyncs_order;
