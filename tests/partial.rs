@@ -117,7 +117,7 @@ fn what_an_earlier_run_brought_can_be_had_from_the_next_at_once() {
     let pass = mirror.start(&[&"mirror", &slow, &dest]);
     let (probe, link) = (lab.machine("p"), mirror_node.link(&published.reference));
     until("it is offered", || (probe.run(&[&"--no-dht", &"resolve", &link]).code == 0).then_some(()));
-    let fetch = newcomer.start(&[&"--no-dht", &"fetch", &link, &copy]);
+    let fetch = newcomer.start(&[&"--no-dht", &"fetch", &"--origin=never", &link, &copy]);
     until("a newcomer has it from there", || (staged(&copy) >= 100).then_some(()));
     proxy.hold_at(u64::MAX);
     pass.finish().expect(0);

@@ -191,6 +191,8 @@ impl From<SyncError> for Failure {
         match &error {
             SyncError::NobodyAnswered { tried, .. } => plain(Exit::Nobody).hint(list(tried)),
             SyncError::NoHead { tried, .. } => plain(Exit::NoHead).hint(list(tried)),
+            // Somebody was found: only what failed is worth a word.
+            SyncError::NoSource { tried, .. } if tried.is_empty() => plain(Exit::Missing),
             SyncError::NoSource { tried, .. } => plain(Exit::Missing).hint(list(tried)),
             SyncError::Rollback { .. } => plain(Exit::Rollback).hint("--allow-downgrade goes back on purpose"),
             SyncError::Forked { .. } => {

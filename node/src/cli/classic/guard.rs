@@ -36,7 +36,11 @@ impl Classic {
     /// Asks rsync. What it has to complain of it says when it really runs.
     async fn would_lose(&self) -> Result<u64, Failure> {
         let mut words = self.with(&["--dry-run", "--out-format=%i"]);
-        words.retain(|word| word != "-q" && word != "--quiet");
+        // Its lines are for us alone.
+        words.retain(|word| {
+            let word = word.as_encoded_bytes();
+            !(word == b"--quiet" || word == b"-q" || word.starts_with(b"--log-file"))
+        });
         let mut command = Command::new(RSYNC);
         command.args(words).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| super::missing(&error))?;
