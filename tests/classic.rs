@@ -60,7 +60,10 @@ impl Scene {
             .file("dir/.a3", "hidden")
             .file("dir/b", "b")
             .file("other/a4", "4");
-        tree.file("dir/deep/a5", "five");
+        tree.file("dir/deep/a5", "five")
+            .file("top", "a file beside")
+            .file("dir/b[1]", "as it is")
+            .file("dir/b1", "alike");
         let node = origin.serve(&[]);
         let published = origin.publish(tree.root());
         let daemon = Daemon::start(&lab, tree.root(), &format!("murmir: {}\n", published.link), "");
@@ -99,6 +102,9 @@ fn sources_are_written_as_for_rsync() {
     ] {
         scene.both(name, sources);
     }
+    let (literal, place) = (format!("{}/dir/b[1]", url(&scene.daemon)), scene.lab.path("literal"));
+    scene.client.ok(&[&"--no-dht", &"fetch", &literal, &format!("{}/", place.display())]);
+    assert!(place.join("b[1]").exists() && !place.join("b1").exists(), "a name that is there means itself");
     let none = [&"--no-dht" as &dyn AsRef<std::ffi::OsStr>, &"rsync", &"-a", &"--no-classic"];
     let nothing = format!("{}/dir/x*", url(&scene.daemon));
     scene.client.run(&[&none[..], &[&nothing, &scene.lab.path("x")]].concat()).expect(23);

@@ -217,3 +217,21 @@ fn command_lines_of_any_bytes_end_in_one_line() {
         assert!(run.stderr.chars().all(|char| char == '\n' || !char.is_control()), "{:?}", run.stderr);
     }
 }
+
+#[test]
+fn words_of_newcomers() {
+    let lab = Lab::new();
+    let (machine, tree) = (lab.machine("m"), Tree::new(lab.path("tree")));
+    tree.file("a", "text");
+    assert!(machine.ok(&[&"fetch", &"--version"]).text().contains(env!("CARGO_PKG_VERSION")));
+    let lacking = machine.run(&[&"fetch"]).expect(1);
+    assert!(lacking.stderr.contains("<REF>"), "{}", lacking.stderr);
+    let node = machine.serve(&[]);
+    let file = node.link(&format!("{}/a", machine.publish(tree.root()).reference));
+    let client = lab.machine("c");
+    let deep = lab.path("none/name");
+    client.run(&[&"--no-dht", &"fetch", &file, &deep]).expect(11);
+    assert!(!lab.path("none").exists());
+    client.ok(&[&"--no-dht", &"fetch", &"--mkpath", &file, &deep]);
+    assert!(deep.is_file());
+}

@@ -13,6 +13,8 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches};
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::ChildStdout;
 
 use super::args::Command;
 use super::foreign::OURS;
@@ -25,6 +27,8 @@ use crate::sync::dest::OWN_DIR;
 const RSYNC: &str = "rsync";
 /// Ours is not the origin's.
 const SPARED: &str = "--exclude=/.murmir/";
+/// Longest line of rsync's that is taken as one, bytes: names of files and words of a daemon are in them.
+const MAX_LINE: u64 = 64 << 10;
 /// A swarm that has gone silent sends all of its clients to the origin: they wait up to so long, each its own time.
 const MAX_DELAY: Duration = Duration::from_secs(5);
 /// Flags of a pull that rsync does not have either, as clap knows them.
@@ -183,6 +187,13 @@ pub async fn rsync(words: &[OsString], json: bool) -> Result<(), Failure> {
         command.stdout(Stdio::from(std::io::stderr()));
     }
     ended(command.status().await.map_err(|error| missing(&error))?)
+}
+
+/// The next line of rsync's, or a part of a longer one; none at the end.
+async fn next_line(lines: &mut BufReader<ChildStdout>) -> Option<Vec<u8>> {
+    let mut line = Vec::new();
+    let read = lines.take(MAX_LINE).read_until(b'\n', &mut line).await;
+    read.is_ok_and(|count| count > 0).then_some(line)
 }
 
 fn missing(error: &io::Error) -> Failure {

@@ -188,7 +188,8 @@ fn settings(global: &Global, matches: &ArgMatches, ui: &Ui) -> Result<(), Failur
         };
         let texts: Vec<String> = matches.get_raw(&id)?.map(|text| escape(text.as_bytes())).collect();
         let value = match key {
-            "no-dht" | "mdns" | "json" => json!(true),
+            // A variable may say no as well: then it says nothing.
+            "no-dht" | "mdns" | "json" => json!(matches.get_one::<bool>(&id).filter(|on| **on)?),
             "state-dir" => json!(texts.first()),
             _ => json!(texts),
         };

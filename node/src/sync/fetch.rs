@@ -445,7 +445,7 @@ impl Download {
             return Ok(());
         }
         let orphans = self.picker.orphans();
-        let content = orphans.first().and_then(|piece| self.jobs.get(*piece)?.contents().next());
+        let content = orphans.first().and_then(|piece| self.jobs.get(*piece)?.content());
         let (pieces, sources, tried) = (orphans.len(), self.sources.len(), finder.tried());
         Err(SyncError::NoSource { path: None, content, pieces, sources, tried })
     }

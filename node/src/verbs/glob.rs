@@ -65,7 +65,12 @@ async fn like(service: &Service, wanted: &Reference, dir: &TreePath, name: &Name
         let hidden = found.as_bytes().starts_with(b".") && !name.as_bytes().starts_with(b".");
         !hidden && pattern.matches(found.as_bytes())
     };
-    let items = inspect::items(service, &place, &opened)?.into_iter();
+    let items = inspect::items(service, &place, &opened)?;
+    if items.iter().any(|item| item.entry.name == *name && item.path.parent().as_ref() == Some(dir)) {
+        // A link that was written down means just this name.
+        return Ok(vec![name.clone()]);
+    }
+    let items = items.into_iter();
     Ok(items
         .filter(|item| item.path.parent().as_ref() == Some(dir))
         .map(|item| item.entry.name)

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::BufReader;
 use tokio::process::Command;
 
 use super::{Classic, RSYNC};
@@ -45,8 +45,8 @@ impl Classic {
         command.args(words).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| super::missing(&error))?;
         let Some(stdout) = child.stdout.take() else { return Ok(0) };
-        let (mut lines, mut lost) = (BufReader::new(stdout).split(b'\n'), 0);
-        while let Ok(Some(line)) = lines.next_segment().await {
+        let (mut lines, mut lost) = (BufReader::new(stdout), 0);
+        while let Some(line) = super::next_line(&mut lines).await {
             lost += u64::from(is_loss(&line));
         }
         let _ = child.wait().await;

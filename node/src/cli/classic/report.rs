@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
-use super::{RSYNC, ended, missing};
+use super::{RSYNC, ended, missing, next_line};
 use crate::error::Failure;
 
 /// The lines of `--stats`, and what they are called in the report.
@@ -29,12 +29,11 @@ pub(super) async fn reported(words: &[OsString]) -> Result<Value, Failure> {
     let mut child = command.spawn().map_err(|error| missing(&error))?;
     let mut done = json!({ "event": "done" });
     if let Some(stdout) = child.stdout.take() {
-        let (mut lines, mut stderr) = (BufReader::new(stdout).split(b'\n'), tokio::io::stderr());
-        while let Ok(Some(mut line)) = lines.next_segment().await {
+        let (mut lines, mut stderr) = (BufReader::new(stdout), tokio::io::stderr());
+        while let Some(line) = next_line(&mut lines).await {
             if let Some((name, figure)) = figure(&String::from_utf8_lossy(&line)) {
                 done[name] = figure.into();
             }
-            line.push(b'\n');
             // Nobody may be left to read it.
             let _ = stderr.write_all(&line).await;
         }

@@ -35,13 +35,12 @@ pub(super) enum Job {
 }
 
 impl Job {
-    /// What it asks for, or for a part of.
-    pub(super) fn contents(&self) -> impl Iterator<Item = ContentId> {
-        let wants = match self {
-            Self::Batch(wants) => wants.as_slice(),
-            Self::Part { want, .. } => std::slice::from_ref(&**want),
-        };
-        wants.iter().map(|want| want.id)
+    /// The first content that it asks for, or for a part of.
+    pub(super) fn content(&self) -> Option<ContentId> {
+        match self {
+            Self::Batch(wants) => wants.first().map(|want| want.id),
+            Self::Part { want, .. } => Some(want.id),
+        }
     }
 
     /// As the picker sees it.
